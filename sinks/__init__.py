@@ -1,0 +1,1 @@
+"""Vectors out, and read back: Qdrant collections, conditional upserts, retrieval, recommendation."""
