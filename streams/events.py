@@ -39,7 +39,7 @@ Price: TypeAlias = Annotated[float, Meta(ge=0, description="Price of one, in the
 Kind: TypeAlias = Literal["product", "content", "ad"]
 
 
-class InvalidEvent(ValueError):  # noqa: N818
+class InvalidEvent(ValueError):
     """An event that can't be understood: its `field` (or "value", "key") and a readable `reason`."""
 
     def __init__(self, field: str, reason: str) -> None:
