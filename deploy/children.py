@@ -69,6 +69,10 @@ class Child:
             text = written.read().decode(errors="replace")
         return [line for line in text.splitlines() if line.strip()][-count:]
 
+    def wait(self) -> int:
+        """Its exit code, once it has ended by itself."""
+        return self._process.wait()
+
     def terminate(self) -> None:
         """Ask it to drain and end (SIGTERM to it, not to what it started)."""
         if self.exit_code is None:

@@ -13,7 +13,6 @@ import base64
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -168,10 +167,11 @@ class Kafka:
         command = self._java(
             "kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)
         )
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
+        child = Child("kafka-format", command, log=self._directory / "format.log")
+        exit_code = child.wait()
+        if exit_code != 0:
             raise KafkaUnavailable(
-                f"Kafka's storage in {storage} can't be formatted:\n{done.stdout}{done.stderr}"
+                "\n".join([f"Kafka's storage can't be formatted ({ends(exit_code)}):", *child.last_lines()])
             )
         properties.unlink()
         fresh.rename(storage)
@@ -203,13 +203,9 @@ def answers(bootstrap_servers: str, timeout_seconds: float = 1.0) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    silent = logging.Logger(
-        "kafka-probe", logging.CRITICAL + 1
-    )  # a refused connection is an answer here, not an error
+    silent = logging.Logger("kafka-probe", logging.CRITICAL + 1)  # a refused connection is an answer here, not an error
     try:
-        AdminClient({"bootstrap.servers": bootstrap_servers}, logger=silent).list_topics(
-            timeout=timeout_seconds
-        )
+        AdminClient({"bootstrap.servers": bootstrap_servers}, logger=silent).list_topics(timeout=timeout_seconds)
     except KafkaException:
         return False
     return True
@@ -234,13 +230,9 @@ def running_kafka(directory: Path, *, timeout_seconds: float = 120.0) -> Iterato
         deadline = time.monotonic() + timeout_seconds
         while not kafka.answers():
             if child.exit_code is not None:
-                raise KafkaUnavailable(
-                    "\n".join([f"Kafka ended ({ends(child.exit_code)}):", *child.last_lines()])
-                )
+                raise KafkaUnavailable("\n".join([f"Kafka ended ({ends(child.exit_code)}):", *child.last_lines()]))
             if not wait_until(deadline):
-                raise KafkaUnavailable(
-                    f"Kafka doesn't answer after {timeout_seconds:.0f} s: see {child.log}."
-                )
+                raise KafkaUnavailable(f"Kafka doesn't answer after {timeout_seconds:.0f} s: see {child.log}.")
         yield RunningKafka(kafka.bootstrap_servers, child)
     finally:
         child.stop(timeout_seconds=30.0)
