@@ -29,9 +29,7 @@ def find_binary() -> Path | None:
     named = os.environ.get("AFTERGLOW_QDRANT_BIN")
     found = shutil.which(named or "qdrant")
     if named and not found:
-        raise QdrantUnavailable(
-            f"AFTERGLOW_QDRANT_BIN={named} is no program that can be run. Correct it, or unset it."
-        )
+        raise QdrantUnavailable(f"AFTERGLOW_QDRANT_BIN={named} is no program that can be run. Correct it, or unset it.")
     return Path(found).absolute() if found else None
 
 
