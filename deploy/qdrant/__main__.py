@@ -1,0 +1,66 @@
+"""``python -m deploy.qdrant --data-dir DIR [--port P] [--address-file FILE]``: serve until SIGTERM or SIGINT.
+
+Prints nothing to stdout; logs to stderr. Exit codes: 0 stopped, 1 couldn't serve (folder in use or unreadable, port
+taken: stderr says which), 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from deploy.qdrant.compaction import keep_compact
+from deploy.qdrant.server import start
+from deploy.qdrant.shards import Catalogue, FolderInUse, UnreadableFolder, replace_file
+
+log = logging.getLogger("deploy.qdrant")
+
+GRACE_SECONDS = 5.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m deploy.qdrant", description="An embedded Qdrant on 127.0.0.1.")
+    parser.add_argument("--data-dir", type=Path, required=True, help="where collections are kept")
+    parser.add_argument("--port", type=int, default=0, help="gRPC port on 127.0.0.1 (default 0: any free one)")
+    parser.add_argument("--address-file", type=Path, help="written with host:port once it answers")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        asyncio.run(serve(options.data_dir, options.port, options.address_file))
+    except (FolderInUse, UnreadableFolder, OSError, RuntimeError) as error:
+        sys.stderr.write(f"embedded Qdrant: {error}\n")
+        return 1
+    return 0
+
+
+async def serve(data_dir: Path, port: int, address_file: Path | None) -> None:
+    """Serve until a signal; then finish what is under way, flush, and give the folder back."""
+    catalogue = Catalogue(data_dir)
+    try:
+        server, points, bound = await start(catalogue, port)
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        compacting = asyncio.create_task(keep_compact(catalogue))
+        log.info("embedded Qdrant serves %s on 127.0.0.1:%d", data_dir, bound)
+        if address_file is not None:
+            replace_file(address_file, f"127.0.0.1:{bound}\n".encode())
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait({stopped, compacting}, return_when=asyncio.FIRST_COMPLETED)
+        await server.stop(GRACE_SECONDS)
+        await points.finish_writes()
+        stopped.cancel()
+        if compacting.done():
+            compacting.result()
+        compacting.cancel()
+    finally:
+        await catalogue.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

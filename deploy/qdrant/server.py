@@ -1,0 +1,496 @@
+"""Qdrant's gRPC services over a ``Catalogue``: what each method does, in the server's words and codes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import NoReturn, TypeVar
+
+import grpc
+import qdrant_edge as edge
+from qdrant_client import grpc as wire
+
+from deploy.qdrant import queries, refusals
+from deploy.qdrant.filters import engine_filter, optional_filter, payload_selector, vectors_selector
+from deploy.qdrant.points import (
+    PointId,
+    engine_point,
+    engine_vectors,
+    payload_of,
+    point_id,
+    point_ids,
+    retrieved,
+    scored,
+    wire_id,
+)
+from deploy.qdrant.schemas import index_schema
+from deploy.qdrant.shards import IDS_A_STEP, POINTS_A_STEP, Catalogue, Collection, others_first, steps
+
+log = logging.getLogger(__name__)
+
+SERVER_VERSION = "1.18.0"
+"""The server release whose gRPC interface this follows."""
+
+_Service = TypeVar("_Service")
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_T = TypeVar("_T")
+
+
+def _answered(
+    handler: Callable[[_Service, _Request], Awaitable[_Response]],
+) -> Callable[[_Service, _Request, grpc.aio.ServicerContext], Awaitable[_Response]]:
+    """A handler whose refusals become gRPC statuses and whose answer says how long it took."""
+
+    @functools.wraps(handler)
+    async def answer(service: _Service, request: _Request, context: grpc.aio.ServicerContext) -> _Response:
+        began = time.perf_counter()
+        try:
+            response = await handler(service, request)
+        except refusals.Refused as refusal:
+            return await _abort(context, refusal)
+        except Exception as error:
+            answer_to_it = refusals.from_engine(error)
+            if answer_to_it.code is grpc.StatusCode.INTERNAL:
+                log.exception("%s failed", handler.__name__)
+            return await _abort(context, answer_to_it)
+        response.time = time.perf_counter() - began  # type: ignore[attr-defined]
+        return response
+
+    return answer
+
+
+async def _abort(context: grpc.aio.ServicerContext, refusal: refusals.Refused) -> NoReturn:
+    await context.abort(refusal.code, str(refusal))
+    raise AssertionError("abort returned")
+
+
+class _Unserved:
+    """Answers UNIMPLEMENTED, by name, to every method that a subclass doesn't define."""
+
+    def __getattr__(self, method: str) -> Callable[[object, grpc.aio.ServicerContext], Awaitable[NoReturn]]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        name = f"{type(self).__name__}.{method}"
+
+        async def answer(_request: object, context: grpc.aio.ServicerContext) -> NoReturn:
+            await _abort(context, refusals.unserved(name))
+
+        return answer
+
+
+class Snapshots(_Unserved):
+    """None of it is served."""
+
+
+class Qdrant:
+    """The root service: a client's first question."""
+
+    async def HealthCheck(  # noqa: N802
+        self, _request: wire.HealthCheckRequest, _context: grpc.aio.ServicerContext
+    ) -> wire.HealthCheckReply:
+        title = f"Afterglow's embedded Qdrant (qdrant-edge-py {version('qdrant-edge-py')})"
+        return wire.HealthCheckReply(title=title, version=SERVER_VERSION)
+
+
+class Collections(_Unserved):
+    """Collections and aliases."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    @_answered
+    async def Create(self, request: wire.CreateCollection) -> wire.CollectionOperationResponse:  # noqa: N802
+        self._catalogue.create(request)
+        return wire.CollectionOperationResponse(result=True)
+
+    @_answered
+    async def Update(self, request: wire.UpdateCollection) -> wire.CollectionOperationResponse:  # noqa: N802
+        for field in ("params", "vectors_config", "quantization_config", "sparse_vectors_config", "strict_mode_config"):
+            if request.HasField(field):
+                raise refusals.unserved(f"Collections.Update of {field}")
+        self._catalogue.reconfigure(request)
+        return wire.CollectionOperationResponse(result=True)
+
+    @_answered
+    async def Delete(self, request: wire.DeleteCollection) -> wire.CollectionOperationResponse:  # noqa: N802
+        return wire.CollectionOperationResponse(result=await self._catalogue.delete(request.collection_name))
+
+    @_answered
+    async def List(self, _request: wire.ListCollectionsRequest) -> wire.ListCollectionsResponse:  # noqa: N802
+        names = sorted(collection.name for collection in self._catalogue)
+        return wire.ListCollectionsResponse(collections=[wire.CollectionDescription(name=name) for name in names])
+
+    @_answered
+    async def Get(self, request: wire.GetCollectionInfoRequest) -> wire.GetCollectionInfoResponse:  # noqa: N802
+        return wire.GetCollectionInfoResponse(result=self._catalogue.get(request.collection_name).describe())
+
+    @_answered
+    async def CollectionExists(  # noqa: N802
+        self, request: wire.CollectionExistsRequest
+    ) -> wire.CollectionExistsResponse:
+        exists = self._catalogue.find(request.collection_name) is not None
+        return wire.CollectionExistsResponse(result=wire.CollectionExists(exists=exists))
+
+    @_answered
+    async def UpdateAliases(self, request: wire.ChangeAliases) -> wire.CollectionOperationResponse:  # noqa: N802
+        self._catalogue.change_aliases(request.actions)
+        return wire.CollectionOperationResponse(result=True)
+
+    @_answered
+    async def ListAliases(self, _request: wire.ListAliasesRequest) -> wire.ListAliasesResponse:  # noqa: N802
+        return _aliases(self._catalogue.aliases())
+
+    @_answered
+    async def ListCollectionAliases(  # noqa: N802
+        self, request: wire.ListCollectionAliasesRequest
+    ) -> wire.ListAliasesResponse:
+        return _aliases(self._catalogue.aliases(of=self._catalogue.get(request.collection_name).name))
+
+
+def _aliases(pairs: Sequence[tuple[str, str]]) -> wire.ListAliasesResponse:
+    return wire.ListAliasesResponse(
+        aliases=[wire.AliasDescription(alias_name=alias, collection_name=target) for alias, target in pairs]
+    )
+
+
+class Points(_Unserved):
+    """Points: written, read, searched.
+
+    A write runs as a task of its own: when its caller goes away it is finished all the same, like on a server.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._writes: set[asyncio.Task[int]] = set()
+
+    async def finish_writes(self) -> None:
+        """Returns when every write under way is done."""
+        await asyncio.gather(*self._writes, return_exceptions=True)
+
+    async def _written(
+        self, request: wire.UpsertPoints, write: Callable[[Collection, wire.UpsertPoints], Awaitable[int]]
+    ) -> wire.PointsOperationResponse:
+        collection = self._catalogue.get(request.collection_name)
+        return wire.PointsOperationResponse(result=_updated(await self._finished(write(collection, request)), request))
+
+    async def _finished(self, write: Awaitable[int]) -> int:
+        async def whole() -> int:
+            return await write
+
+        task = asyncio.create_task(whole())
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
+
+    @_answered
+    async def Upsert(self, request: wire.UpsertPoints) -> wire.PointsOperationResponse:  # noqa: N802
+        return await self._written(request, _upsert)
+
+    @_answered
+    async def Delete(self, request: wire.DeletePoints) -> wire.PointsOperationResponse:  # noqa: N802
+        return await self._written(request, _delete)
+
+    @_answered
+    async def UpdateVectors(self, request: wire.UpdatePointVectors) -> wire.PointsOperationResponse:  # noqa: N802
+        return await self._written(request, _update_vectors)
+
+    @_answered
+    async def DeleteVectors(self, request: wire.DeletePointVectors) -> wire.PointsOperationResponse:  # noqa: N802
+        return await self._written(request, _delete_vectors)
+
+    @_answered
+    async def SetPayload(self, request: wire.SetPayloadPoints) -> wire.PointsOperationResponse:  # noqa: N802
+        return await self._written(request, _set_payload)
+
+    @_answered
+    async def OverwritePayload(self, request: wire.SetPayloadPoints) -> wire.PointsOperationResponse:  # noqa: N802
+        return await self._written(request, _overwrite_payload)
+
+    @_answered
+    async def DeletePayload(self, request: wire.DeletePayloadPoints) -> wire.PointsOperationResponse:  # noqa: N802
+        return await self._written(request, _delete_payload)
+
+    @_answered
+    async def ClearPayload(self, request: wire.ClearPayloadPoints) -> wire.PointsOperationResponse:  # noqa: N802
+        return await self._written(request, _clear_payload)
+
+    @_answered
+    async def CreateFieldIndex(  # noqa: N802
+        self, request: wire.CreateFieldIndexCollection
+    ) -> wire.PointsOperationResponse:
+        return await self._written(request, _create_index)
+
+    @_answered
+    async def DeleteFieldIndex(  # noqa: N802
+        self, request: wire.DeleteFieldIndexCollection
+    ) -> wire.PointsOperationResponse:
+        return await self._written(request, _delete_index)
+
+    @_answered
+    async def UpdateBatch(self, request: wire.UpdateBatchPoints) -> wire.UpdateBatchResponse:  # noqa: N802
+        """One operation after another: like on a server, a bad one leaves those before it applied."""
+        collection = self._catalogue.get(request.collection_name)
+        results = []
+        for operation in request.operations:
+            kind = operation.WhichOneof("operation")
+            if kind not in _BATCHED:
+                raise refusals.unserved(f"Points.UpdateBatch of {kind}")
+            number = await self._finished(_BATCHED[kind](collection, getattr(operation, kind)))
+            results.append(_updated(number, request))
+        return wire.UpdateBatchResponse(result=results)
+
+    @_answered
+    async def Get(self, request: wire.GetPoints) -> wire.GetResponse:  # noqa: N802
+        collection = self._catalogue.get(request.collection_name)
+        with_payload, with_vector = payload_selector(request, unset=True), vectors_selector(request)
+        response = wire.GetResponse()
+        for ids in steps(point_ids(request.ids), IDS_A_STEP):
+            for record in collection.shard.retrieve(list(ids), with_payload, with_vector):
+                response.result.append(retrieved(record))
+            await others_first()
+        return response
+
+    @_answered
+    async def Scroll(self, request: wire.ScrollPoints) -> wire.ScrollResponse:  # noqa: N802
+        collection = self._catalogue.get(request.collection_name)
+        limit = request.limit if request.HasField("limit") else queries.DEFAULT_LIMIT
+        if limit < 1:
+            raise refusals.invalid("limit: value 0 invalid, must be 1 or larger")
+        records, following = collection.shard.scroll(
+            edge.ScrollRequest(
+                offset=point_id(request.offset) if request.HasField("offset") else None,
+                limit=limit,
+                filter=optional_filter(request),
+                with_payload=payload_selector(request, unset=True),
+                with_vector=vectors_selector(request),
+                order_by=queries.order_by(request.order_by) if request.HasField("order_by") else None,
+            )
+        )
+        response = wire.ScrollResponse()
+        for some in steps(records, IDS_A_STEP):
+            response.result.extend(retrieved(record) for record in some)
+            await others_first()
+        if following is not None:
+            response.next_page_offset.CopyFrom(wire_id(following))
+        return response
+
+    @_answered
+    async def Count(self, request: wire.CountPoints) -> wire.CountResponse:  # noqa: N802
+        collection = self._catalogue.get(request.collection_name)
+        count = collection.shard.count(edge.CountRequest(filter=optional_filter(request), exact=True))
+        return wire.CountResponse(result=wire.CountResult(count=count))
+
+    @_answered
+    async def Facet(self, request: wire.FacetCounts) -> wire.FacetResponse:  # noqa: N802
+        collection = self._catalogue.get(request.collection_name)
+        limit = request.limit if request.HasField("limit") else queries.DEFAULT_LIMIT
+        answer = collection.shard.facet(
+            edge.FacetRequest(request.key, limit=limit, exact=True, filter=optional_filter(request))
+        )
+        return wire.FacetResponse(
+            hits=[wire.FacetHit(value=_facet_value(hit.value), count=hit.count) for hit in answer.hits]
+        )
+
+    @_answered
+    async def Query(self, request: wire.QueryPoints) -> wire.QueryResponse:  # noqa: N802
+        (result,) = await self._queried(request.collection_name, [request])
+        return wire.QueryResponse(result=result)
+
+    @_answered
+    async def QueryBatch(self, request: wire.QueryBatchPoints) -> wire.QueryBatchResponse:  # noqa: N802
+        results = await self._queried(request.collection_name, request.query_points)
+        return wire.QueryBatchResponse(result=[wire.BatchResult(result=result) for result in results])
+
+    @_answered
+    async def Search(self, request: wire.SearchPoints) -> wire.SearchResponse:  # noqa: N802
+        (result,) = await self._queried(request.collection_name, [queries.as_query(request)])
+        return wire.SearchResponse(result=result)
+
+    @_answered
+    async def SearchBatch(self, request: wire.SearchBatchPoints) -> wire.SearchBatchResponse:  # noqa: N802
+        searches = [queries.as_query(search) for search in request.search_points]
+        results = await self._queried(request.collection_name, searches)
+        return wire.SearchBatchResponse(result=[wire.BatchResult(result=result) for result in results])
+
+    async def _queried(self, name: str, messages: Sequence[wire.QueryPoints]) -> list[list[wire.ScoredPoint]]:
+        collection = self._catalogue.get(name)
+        with_vectors = [bool(vectors_selector(message)) for message in messages]
+        results: list[list[wire.ScoredPoint]] = []
+        for batch in queries.batches(collection, queries.translated(self._catalogue, collection, messages)):
+            for hits in collection.shard.query_batch(edge.QueryBatchRequest(list(batch))):
+                results.append([scored(hit, with_vectors[len(results)]) for hit in hits])
+            await others_first()
+        return results
+
+
+def _updated(number: int, request: wire.UpsertPoints) -> wire.UpdateResult:
+    return wire.UpdateResult(operation_id=number, status=wire.Completed if request.wait else wire.Acknowledged)
+
+
+def _facet_value(value: str | int | bool) -> wire.FacetValue:
+    if isinstance(value, bool):
+        return wire.FacetValue(bool_value=value)
+    if isinstance(value, int):
+        return wire.FacetValue(integer_value=value)
+    return wire.FacetValue(string_value=value)
+
+
+_UPDATE_MODES = {
+    wire.UpdateMode.Value("Upsert"): edge.UpdateMode.Upsert,
+    wire.UpdateMode.Value("InsertOnly"): edge.UpdateMode.InsertOnly,
+    wire.UpdateMode.Value("UpdateOnly"): edge.UpdateMode.UpdateOnly,
+}
+
+
+async def _upsert(collection: Collection, request: wire.UpsertPoints) -> int:
+    """Decided a point at a time against the state before the operation, so of two points with one id the last wins."""
+    if not request.points:
+        raise refusals.invalid("Empty update request")
+    condition = optional_filter(request, "update_filter")
+    mode = _UPDATE_MODES.get(request.update_mode)
+    if mode is None:
+        raise refusals.invalid(f"unknown update mode {request.update_mode}")
+    points: dict[PointId, edge.Point] = {}
+    for some in steps(request.points, POINTS_A_STEP):
+        for message in some:
+            points[point_id(message.id)] = engine_point(message, collection.slots)
+        await others_first()
+    operations = (
+        edge.UpdateOperation.upsert_points(list(some), condition=condition, update_mode=mode)
+        for some in steps(list(points.values()), POINTS_A_STEP)
+    )
+    return await collection.write(len(points), operations)
+
+
+def _selected(
+    collection: Collection, selector: wire.PointsSelector, operation: Callable[[list[PointId]], edge.UpdateOperation]
+) -> Callable[[], Iterator[edge.UpdateOperation]]:
+    """Operations on the selected points in steps; a filter is evaluated once, when the write's turn comes."""
+    kind = selector.WhichOneof("points_selector_one_of")
+    if kind is None:
+        raise refusals.invalid("PointsSelector is missing: give ids or a filter")
+    condition = engine_filter(selector.filter) if kind == "filter" else None
+    given = point_ids(selector.points.ids)
+
+    def operations() -> Iterator[edge.UpdateOperation]:
+        ids = given if condition is None else collection.matching(condition)
+        return (operation(list(some)) for some in steps(ids, IDS_A_STEP))
+
+    return operations
+
+
+def _lazily(start: Callable[[], Iterator[_T]]) -> Iterator[_T]:
+    yield from start()
+
+
+async def _delete(collection: Collection, request: wire.DeletePoints) -> int:
+    def operation(ids: list[PointId]) -> edge.UpdateOperation:
+        collection.deletions += len(ids)
+        return edge.UpdateOperation.delete_points(ids)
+
+    return await _write_selected(collection, request.points, operation)
+
+
+async def _write_selected(
+    collection: Collection, selector: wire.PointsSelector, operation: Callable[[list[PointId]], edge.UpdateOperation]
+) -> int:
+    return await collection.write(IDS_A_STEP, _lazily(_selected(collection, selector, operation)))
+
+
+async def _update_vectors(collection: Collection, request: wire.UpdatePointVectors) -> int:
+    if not request.points:
+        raise refusals.invalid("Empty update request")
+    condition = optional_filter(request, "update_filter")
+    points: list[edge.PointVectors] = []
+    for some in steps(request.points, POINTS_A_STEP):
+        points += [
+            edge.PointVectors(point_id(message.id), engine_vectors(message.vectors, collection.slots))
+            for message in some
+        ]
+        await others_first()
+    operations = (
+        edge.UpdateOperation.update_vectors(list(some), condition=condition) for some in steps(points, POINTS_A_STEP)
+    )
+    return await collection.write(len(points), operations)
+
+
+async def _delete_vectors(collection: Collection, request: wire.DeletePointVectors) -> int:
+    names = list(request.vectors.names)
+    if not names:
+        raise refusals.invalid("no vector names given to delete")
+    for name in names:
+        if name not in collection.slots:
+            raise refusals.invalid(f"Not existing vector name error: {name}")
+    selector = request.points_selector
+    return await _write_selected(collection, selector, lambda ids: edge.UpdateOperation.delete_vectors(ids, names))
+
+
+async def _set_payload(collection: Collection, request: wire.SetPayloadPoints) -> int:
+    payload, key = payload_of(request.payload), request.key or None
+    selector = request.points_selector
+    return await _write_selected(collection, selector, lambda ids: edge.UpdateOperation.set_payload(ids, payload, key))
+
+
+async def _overwrite_payload(collection: Collection, request: wire.SetPayloadPoints) -> int:
+    payload, key = payload_of(request.payload), request.key or None
+    return await _write_selected(
+        collection, request.points_selector, lambda ids: edge.UpdateOperation.overwrite_payload(ids, payload, key)
+    )
+
+
+async def _delete_payload(collection: Collection, request: wire.DeletePayloadPoints) -> int:
+    keys = list(request.keys)
+    selector = request.points_selector
+    return await _write_selected(collection, selector, lambda ids: edge.UpdateOperation.delete_payload(ids, keys))
+
+
+async def _clear_payload(collection: Collection, request: wire.ClearPayloadPoints) -> int:
+    return await _write_selected(collection, request.points, edge.UpdateOperation.clear_payload)
+
+
+async def _create_index(collection: Collection, request: wire.CreateFieldIndexCollection) -> int:
+    operation = edge.UpdateOperation.create_field_index(request.field_name, index_schema(request))
+    return await collection.write(1, iter([operation]))
+
+
+async def _delete_index(collection: Collection, request: wire.DeleteFieldIndexCollection) -> int:
+    return await collection.write(1, iter([edge.UpdateOperation.delete_field_index(request.field_name)]))
+
+
+_BATCHED: dict[str, Callable[[Collection, wire.UpsertPoints], Awaitable[int]]] = {
+    "upsert": _upsert,
+    "delete_points": _delete,
+    "set_payload": _set_payload,
+    "overwrite_payload": _overwrite_payload,
+    "delete_payload": _delete_payload,
+    "clear_payload": _clear_payload,
+    "update_vectors": _update_vectors,
+    "delete_vectors": _delete_vectors,
+}
+
+
+async def start(catalogue: Catalogue, port: int) -> tuple[grpc.aio.Server, Points, int]:
+    """Listen on 127.0.0.1; the server, the points service (for its writes under way), and the port.
+
+    Port 0 takes a free one. Raises ``RuntimeError`` when the port is taken.
+    """
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    points = Points(catalogue)
+    wire.add_PointsServicer_to_server(points, server)
+    wire.add_CollectionsServicer_to_server(Collections(catalogue), server)
+    wire.add_SnapshotsServicer_to_server(Snapshots(), server)
+    wire.add_QdrantServicer_to_server(Qdrant(), server)
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    return server, points, bound
