@@ -1,0 +1,223 @@
+"""What a reader sees of a profile, derived from its two ledgers, the catalogue's vectors and a time. Pure.
+
+- **Taste**: p(t) = S(t) / (W(t) - W_pending(t) + λ), both ledgers added up: the closed-form minimiser of
+  Σ a_i 2^(-(t - t_i)/h) ‖p - v_i‖² + λ‖p‖², user-profile construction with exponential forgetting. Its direction is
+  the taste; its norm, between 0 and 1, says how much is known.
+- **Interests**: the history's keys clustered, since one average points between a person's interests, at none of them
+  (PinnerSage, arXiv 2007.03634). Of the keys that no leader is near, the strongest becomes a leader, up to K times;
+  then every key joins its nearest leader, if their centred cosine similarity is at least τ.
+
+Similarities between texts are compared *centred* on μ, the mean of the catalogue: sentence embeddings share a large
+common component that says nothing. Centring the asking side alone ranks as well as centring both (measured on
+online-retail and game-searches: recall .0811 against .0806, MRR .640 against .639), so products keep one raw
+vector, μ may move at any time, and no sweep ever rewrites them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sinks.ledgers import NOTHING, ProfileState, add_log_weights, is_query, total_log_weight
+
+Vector = NDArray[np.float32]
+
+FADED: Final = 2.0**-20
+"""Total weight below which a profile has faded to nothing and is read as of its newest event."""
+
+TEXTS_OF_AN_INTEREST: Final = 3
+
+_USERS_AT_ONCE: Final = 64  # bounds the padded buffer [users, keys, d], and keeps it in cache
+
+
+@dataclass(frozen=True, slots=True)
+class DerivationRules:
+    """Half-lives belong to the generation; the rest may change at any time: what is derived is derived again."""
+
+    half_life_long_ms: float
+    half_life_short_ms: float
+    regularisation: float  # λ
+    interests: int  # K
+    interest_similarity: float  # τ
+
+
+class Interest(NamedTuple):
+    """A cluster of the history. `share` is its part of all weight; the shares of its keys add up to it."""
+
+    share: float
+    vector: Vector  # unit, raw (not centred), [d]
+    keys: tuple[str, ...]  # strongest first
+
+
+@dataclass(frozen=True, slots=True)
+class Taste:
+    """A profile as of `at`. `long` and `short` are p(t) with their norms; None where nothing is known."""
+
+    at: int
+    long: Vector | None
+    short: Vector | None
+    interests: tuple[Interest, ...]  # by share, largest first
+
+    @property
+    def known(self) -> float:
+        return 0.0 if self.long is None else float(np.linalg.norm(self.long))
+
+
+def reading_time(state: ProfileState, at: int, rules: DerivationRules) -> int:
+    """The time that a profile is read at when `at` is asked for, ms.
+
+    Never before its newest event, since events aren't undone; and its newest event's time where everything has faded
+    to nothing, so that a profile that is years old still recommends.
+    """
+    newest = state.newest_ts
+    total = total_log_weight(ledger.weight_long for ledger in state)
+    faded = total == NOTHING or 2.0 ** (total - at / rules.half_life_long_ms) < FADED
+    return newest if faded or at < newest else at
+
+
+def derive(
+    states: Sequence[ProfileState],
+    products: Mapping[str, Vector],
+    mean: Vector,
+    at: int,
+    rules: DerivationRules,
+) -> list[Taste]:
+    """The tastes of many users at once. `products` holds the unit vector of each known product of their histories.
+
+    A key whose product isn't known is in nobody's interest yet, but its weight counts: shares are of all weight.
+    """
+    tastes: list[Taste] = []
+    for start in range(0, len(states), _USERS_AT_ONCE):
+        chunk = states[start : start + _USERS_AT_ONCE]
+        interests = _interests(chunk, products, mean, rules)
+        for state, found in zip(chunk, interests, strict=True):
+            time = reading_time(state, at, rules)
+            long = _taste(state, time, rules, short=False)
+            tastes.append(Taste(time, long, _taste(state, time, rules, short=True), found))
+    return tastes
+
+
+def centred(vectors: Vector, mean: Vector) -> Vector:
+    """Unit vectors of `vectors - mean`, float32 [..., d]; for asking, never for storing."""
+    moved = vectors - mean
+    norms = np.linalg.norm(moved, axis=-1, keepdims=True)
+    unit: Vector = moved / np.maximum(norms, 1e-9)
+    return unit
+
+
+def centred_cosine(scores: NDArray[np.float32], queries: Vector, mean: Vector) -> NDArray[np.float32]:
+    """Centred cosine similarities from the scores of `centred` queries against raw unit vectors, [n, m].
+
+    q·(p - μ) / ‖p - μ‖ with the norm of the typical product, √(1 - ‖μ‖²): the exact one would need p itself.
+    """
+    offset = queries @ mean
+    typical = np.sqrt(max(1.0 - float(mean @ mean), 1e-6))
+    cosine: NDArray[np.float32] = (scores - offset[:, None]) / np.float32(typical)
+    return cosine
+
+
+def _taste(state: ProfileState, at: int, rules: DerivationRules, *, short: bool) -> Vector | None:
+    half_life = rules.half_life_short_ms if short else rules.half_life_long_ms
+    total: NDArray[np.float64] | None = None
+    weight = rules.regularisation
+    for ledger in state:
+        sum_ = ledger.short if short else ledger.long
+        log_weight = ledger.weight_short if short else ledger.weight_long
+        if log_weight == NOTHING:
+            continue
+        owed = total_log_weight(debt.short if short else debt.long for debt in (*ledger.pending.values(), ledger.lost))
+        weight += max(_power(log_weight - at / half_life) - _power(owed - at / half_life), 0.0)
+        if sum_ is not None:
+            decayed = sum_ * _power((ledger.newest_ts - at) / half_life)
+            total = decayed if total is None else total + decayed
+    if total is None:
+        return None
+    taste = (total / weight).astype(np.float32)
+    return taste if np.linalg.norm(taste) > 1e-6 else None
+
+
+def _power(exponent: float) -> float:
+    return float(2.0 ** max(exponent, -1100.0))
+
+
+def _interests(
+    states: Sequence[ProfileState], products: Mapping[str, Vector], mean: Vector, rules: DerivationRules
+) -> list[tuple[Interest, ...]]:
+    found = [_known_keys(state, products) for state in states]
+    totals = [total_log_weight(ledger.weight_long for ledger in state) for state in states]
+    widest = max((len(keys) for keys in found), default=0)
+    if widest == 0:
+        return [() for _ in states]
+    raw = np.zeros((len(states), widest, len(mean)), np.float32)
+    weights = np.zeros((len(states), widest))
+    for user, keys in enumerate(found):
+        if keys:
+            raw[user, : len(keys)] = [vector for _, _, vector in keys]
+            weights[user, : len(keys)] = np.exp2([weight - totals[user] for _, weight, _ in keys])
+    members = _cluster(centred(raw, mean), weights, rules)
+    return [
+        _describe(found[user], raw[user], weights[user], members[user], rules.interests) for user in range(len(states))
+    ]
+
+
+def _known_keys(state: ProfileState, products: Mapping[str, Vector]) -> list[tuple[str, float, Vector]]:
+    """(key, log-weight, vector) of every key with a vector; a product in both ledgers is one key."""
+    merged: dict[str, float] = {}
+    for ledger in state:
+        for key, weight in zip(ledger.keys, ledger.history["weight"].tolist(), strict=True):
+            merged[key] = add_log_weights(merged[key], weight) if key in merged else weight
+    queries = state.searches.query_vectors
+    known = []
+    for key, weight in merged.items():
+        if is_query(key):
+            known.append((key, weight, queries[key].restored()))
+        elif (vector := products.get(key[1:])) is not None:
+            known.append((key, weight, vector))
+    return known
+
+
+def _cluster(unit: Vector, weights: NDArray[np.float64], rules: DerivationRules) -> NDArray[np.int64]:
+    """Leader clustering of every user's keys at once: [users, keys] -> index of the leader, -1 for none.
+
+    `unit` is [users, keys, d], `weights` [users, keys] with 0 for padding. K rounds, each one argmax and one product.
+    """
+    users = np.arange(len(unit))
+    nearest = np.full(weights.shape, -np.inf, np.float32)
+    members = np.full(weights.shape, -1, np.int64)
+    for round_ in range(rules.interests):
+        free = np.where(nearest < rules.interest_similarity, weights, 0.0)
+        leader = free.argmax(axis=1)
+        leads = free[users, leader] > 0.0
+        similarity = np.einsum("bkd,bd->bk", unit, unit[users, leader], optimize=True)
+        similarity[~leads] = -np.inf
+        similarity[users[leads], leader[leads]] = np.inf  # a leader stays with itself, whatever its rounding
+        closer = similarity > nearest
+        nearest = np.where(closer, similarity, nearest)
+        members = np.where(closer & (similarity >= rules.interest_similarity), round_, members)
+    members[weights == 0.0] = -1
+    return members
+
+
+def _describe(
+    keys: list[tuple[str, float, Vector]],
+    raw: Vector,
+    weights: NDArray[np.float64],
+    members: NDArray[np.int64],
+    at_most: int,
+) -> tuple[Interest, ...]:
+    interests = []
+    for leader in range(at_most):
+        chosen = np.flatnonzero(members == leader)
+        if not len(chosen):
+            continue
+        chosen = np.array(sorted(chosen.tolist(), key=lambda row: (-weights[row], keys[row][0])))
+        direction = weights[chosen] @ raw[chosen]
+        norm = float(np.linalg.norm(direction))
+        if norm > 0.0:
+            vector: Vector = (direction / norm).astype(np.float32)
+            interests.append(Interest(float(weights[chosen].sum()), vector, tuple(keys[row][0] for row in chosen)))
+    return tuple(sorted(interests, key=lambda interest: -interest.share))

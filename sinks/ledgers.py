@@ -1,0 +1,335 @@
+"""The state of a profile, as Qdrant stores it: two ledgers that never mix, one for each topic of a user's events.
+
+A ledger is a pure function of a prefix of its own topic. Nothing here computes that function (`streams.profiles` does);
+this module only says what a ledger holds and how it becomes bytes, so that whoever reads profiles needs nothing of
+what writes them.
+
+Every decayed sum of weights Σ a_i · 2^((t - t_i) / h) is kept as a *log-weight*
+
+    L = log2 Σ a_i · 2^(t_i / h)
+
+a constant that needs no clock: the sum at time t is 2^(L - t/h). It never underflows, and ranks keys the same at any
+time. Times are milliseconds since the epoch (UTC), or whole seconds where a field says so.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOTHING: Final = -math.inf
+"""The log-weight of no weight at all."""
+
+KEY_ROW: Final = np.dtype(
+    [
+        ("weight", "<f8"),  # log-weight L by the long half-life
+        ("first", "<u4"),  # time of the earliest event of this key, seconds since the epoch
+        ("last", "<u4"),  # time of the latest
+        ("count", "<u4"),  # orders that contain it (of a query: searches)
+        ("recency", "<f4"),  # the same count decayed by ×0.8 an order of this user, as it was at `last_order`
+        ("first_order", "<u4"),  # index of the first order that contains it
+        ("last_order", "<u4"),  # index of the last
+    ]
+)
+
+_FORMAT: Final = 1
+_HEADER: Final = struct.Struct("<qiqqdddHHHddIIIIQIHHB")
+_LENGTH: Final = struct.Struct("<I")
+_DEBT: Final = struct.Struct("<dd")
+
+
+class StateError(ValueError):
+    """Stored bytes that this version can't read. Says what was found."""
+
+
+class Applied(NamedTuple):
+    """How far a topic has been folded in: everything at or below `offset` of `partition`, and nothing beyond it."""
+
+    topic_id: str
+    partition: int
+    offset: int
+
+
+class Debt(NamedTuple):
+    """Weight that W counts already but S does not yet, because the product's vector isn't known: two log-weights."""
+
+    long: float
+    short: float
+
+
+NEVER: Final = Applied("", -1, -1)
+NO_DEBT: Final = Debt(NOTHING, NOTHING)
+
+
+def product_key(product_id: str) -> str:
+    """The history key of a product. The leading letter keeps it apart from a query of the same characters."""
+    return "p" + product_id
+
+
+def query_key(query: str) -> str:
+    """The history key of a normalised query."""
+    return "q" + query
+
+
+def is_query(key: str) -> bool:
+    return key.startswith("q")
+
+
+class QueryVector(NamedTuple):
+    """A query's unit vector, kept small: `scale * values` is within 0.4% of each component's range."""
+
+    scale: float
+    values: NDArray[np.int8]
+
+    @classmethod
+    def of(cls, vector: NDArray[np.float32]) -> QueryVector:
+        scale = float(np.float32(np.abs(vector).max() / 127.0)) or 1.0
+        return cls(scale, np.rint(vector / scale).astype(np.int8))
+
+    def restored(self) -> NDArray[np.float32]:
+        """The vector, float32 [d], of norm 1 within 1%."""
+        return self.values.astype(np.float32) * np.float32(self.scale)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What is remembered of one user's events of one topic. The field comments are the specification.
+
+    `long` and `short` are the sums S of the two folds at `newest_ts`, float64 [d] in memory and float32 at rest; None
+    stands for zero (nothing folded yet, only unknown products so far, or faded below what float32 holds).
+    """
+
+    applied: Applied = NEVER
+    events: int = 0  # events folded in, duplicates left out
+    newest_ts: int = 0  # the newest event's time, ms; it never moves back
+    long: NDArray[np.float64] | None = None
+    short: NDArray[np.float64] | None = None
+    weight_long: float = NOTHING  # log-weight of all events
+    weight_short: float = NOTHING
+    keys: list[str] = field(default_factory=list)  # the history, row by row
+    rows: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, KEY_ROW))  # may be longer than `keys`
+    query_vectors: dict[str, QueryVector] = field(default_factory=dict)
+    evicted: float = NOTHING  # log-weight of what left the history
+    pending: dict[str, Debt] = field(default_factory=dict)  # by product id
+    lost: Debt = NO_DEBT  # debts that left a full `pending`: they will never reach S
+    n_lost: int = 0
+    orders: int = 0  # an order is an order id, else an equal ts; a search is an order of its own
+    repeats: int = 0  # lines (a product in an order) of products that an earlier order had
+    later_lines: int = 0  # lines after the first order
+    distinct: int = 0  # keys ever taken into the history
+    open_order: int = 0  # 64-bit hash of the newest order; 0: none yet
+    event_ids: list[int] = field(default_factory=list)  # 64-bit hashes of the newest, oldest first
+
+    @property
+    def history(self) -> NDArray[np.void]:
+        """The rows in use, parallel to `keys`."""
+        return self.rows[: len(self.keys)]
+
+    def reserve(self, more: int) -> None:
+        """Makes room for `more` keys, so that adding one is a plain store."""
+        if len(self.keys) + more > len(self.rows):
+            grown = np.zeros(len(self.keys) + more, KEY_ROW)
+            grown[: len(self.keys)] = self.history
+            self.rows = grown
+
+
+class ProfileState(NamedTuple):
+    """Both ledgers of a user: the whole of what is remembered."""
+
+    searches: Ledger
+    purchases: Ledger
+
+    @property
+    def newest_ts(self) -> int:
+        return max(self.searches.newest_ts, self.purchases.newest_ts)
+
+    @property
+    def pending(self) -> set[str]:
+        """Ids of the products that either ledger waits for."""
+        return self.searches.pending.keys() | self.purchases.pending.keys()
+
+
+def add_log_weights(a: float, b: float) -> float:
+    """log2(2^a + 2^b), exact to float64 whatever their magnitudes."""
+    if a < b:
+        a, b = b, a
+    return a if b == NOTHING else a + math.log1p(2.0 ** (b - a)) / math.log(2.0)
+
+
+def total_log_weight(weights: Iterable[float]) -> float:
+    """log2 Σ 2^w."""
+    total = NOTHING
+    for weight in weights:
+        total = add_log_weights(total, weight)
+    return total
+
+
+def encode_state(state: ProfileState) -> bytes:
+    """The compact binary form of a state. `decode_state` gives an equal state back, sums rounded to float32."""
+    parts: list[bytes] = [bytes([_FORMAT])]
+    for ledger in state:
+        _encode_ledger(ledger, parts)
+    return b"".join(parts)
+
+
+def decode_state(data: bytes) -> ProfileState:
+    """Raises StateError for bytes of another format, or cut off."""
+    if not data or data[0] != _FORMAT:
+        found = f"format {data[0]}" if data else "no bytes"
+        raise StateError(
+            f"a stored profile has {found}, this version reads format {_FORMAT}: run the version that wrote it, "
+            "or replay into a new generation"
+        )
+    try:
+        searches, at = _decode_ledger(data, 1)
+        purchases, at = _decode_ledger(data, at)
+    except (struct.error, ValueError, UnicodeDecodeError) as error:
+        raise StateError(f"a stored profile of {len(data)} bytes is cut off or damaged: {error}") from error
+    if at != len(data):
+        raise StateError(f"a stored profile has {len(data) - at} bytes too many")
+    return ProfileState(searches, purchases)
+
+
+def _encode_ledger(ledger: Ledger, parts: list[bytes]) -> None:
+    long, short = _at_rest(ledger.long), _at_rest(ledger.short)
+    topic = ledger.applied.topic_id.encode()
+    names = [key.encode() for key in ledger.keys]
+    debts = [(product_id.encode(), debt) for product_id, debt in ledger.pending.items()]
+    dimension = max(len(long), len(short)) // 4 or next(
+        (len(vector.values) for vector in ledger.query_vectors.values()), 0
+    )
+    parts.append(
+        _HEADER.pack(
+            ledger.applied.offset,
+            ledger.applied.partition,
+            ledger.events,
+            ledger.newest_ts,
+            ledger.weight_long,
+            ledger.weight_short,
+            ledger.evicted,
+            dimension,
+            len(names),
+            len(debts),
+            ledger.lost.long,
+            ledger.lost.short,
+            ledger.n_lost,
+            ledger.orders,
+            ledger.repeats,
+            ledger.later_lines,
+            ledger.open_order,
+            ledger.distinct,
+            len(ledger.event_ids),
+            len(topic),
+            bool(long) | bool(short) << 1,
+        )
+    )
+    parts += [topic, long, short]
+    parts.append(np.array([len(name) for name in names], "<u2").tobytes())
+    parts += names
+    parts.append(ledger.history.tobytes())
+    for key in filter(is_query, ledger.keys):
+        vector = ledger.query_vectors[key]
+        parts += [struct.pack("<f", vector.scale), vector.values.tobytes()]
+    parts.append(np.array([len(name) for name, _ in debts], "<u2").tobytes())
+    for name, debt in debts:
+        parts += [name, _DEBT.pack(*debt)]
+    parts.append(np.array(ledger.event_ids, "<u8").tobytes())
+
+
+def _decode_ledger(data: bytes, at: int) -> tuple[Ledger, int]:
+    (
+        offset,
+        partition,
+        events,
+        newest_ts,
+        weight_long,
+        weight_short,
+        evicted,
+        dimension,
+        n_keys,
+        n_pending,
+        lost_long,
+        lost_short,
+        n_lost,
+        orders,
+        repeats,
+        later_lines,
+        open_order,
+        distinct,
+        n_ids,
+        n_topic,
+        sums,
+    ) = _HEADER.unpack_from(data, at)
+    at += _HEADER.size
+    topic_id = data[at : at + n_topic].decode()
+    at += n_topic
+    long = short = None
+    if sums & 1:
+        long = np.frombuffer(data, "<f4", dimension, at).astype(np.float64)
+        at += 4 * dimension
+    if sums & 2:
+        short = np.frombuffer(data, "<f4", dimension, at).astype(np.float64)
+        at += 4 * dimension
+    keys, at = _decode_names(data, at, n_keys)
+    rows = np.frombuffer(data, KEY_ROW, n_keys, at).copy()
+    at += rows.nbytes
+    query_vectors = {}
+    for key in filter(is_query, keys):
+        (scale,) = struct.unpack_from("<f", data, at)
+        query_vectors[key] = QueryVector(scale, np.frombuffer(data, np.int8, dimension, at + 4))
+        at += 4 + dimension
+    lengths = np.frombuffer(data, "<u2", n_pending, at).tolist()
+    at += 2 * n_pending
+    pending = {}
+    for length in lengths:
+        pending[data[at : at + length].decode()] = Debt(*_DEBT.unpack_from(data, at + length))
+        at += length + _DEBT.size
+    event_ids = np.frombuffer(data, "<u8", n_ids, at).tolist()
+    at += 8 * n_ids
+    ledger = Ledger(
+        applied=Applied(topic_id, partition, offset),
+        events=events,
+        newest_ts=newest_ts,
+        long=long,
+        short=short,
+        weight_long=weight_long,
+        weight_short=weight_short,
+        keys=keys,
+        rows=rows,
+        query_vectors=query_vectors,
+        evicted=evicted,
+        pending=pending,
+        lost=Debt(lost_long, lost_short),
+        n_lost=n_lost,
+        orders=orders,
+        repeats=repeats,
+        later_lines=later_lines,
+        distinct=distinct,
+        open_order=open_order,
+        event_ids=event_ids,
+    )
+    return ledger, at
+
+
+def _decode_names(data: bytes, at: int, n: int) -> tuple[list[str], int]:
+    lengths = np.frombuffer(data, "<u2", n, at).tolist()
+    at += 2 * n
+    names = []
+    for length in lengths:
+        names.append(data[at : at + length].decode())
+        at += length
+    return names, at
+
+
+def _at_rest(sum_: NDArray[np.float64] | None) -> bytes:
+    """The float32 bytes of a sum; none where every component is below what float32 holds, so that zero is absent."""
+    if sum_ is None:
+        return b""
+    stored = sum_.astype("<f4")
+    return stored.tobytes() if stored.any() else b""

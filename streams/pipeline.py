@@ -1,0 +1,96 @@
+"""Between a Faust agent and an updater: the agent hands events over, batches form by themselves.
+
+An agent that did the work itself would take nothing in meanwhile. So it only puts events into a bounded buffer; two
+tasks do the rest. One takes all that have come and makes a batch ready (which encodes its texts) while the other
+applies the batch before it (which folds and writes), then acknowledges it. Batches are applied one at a time and
+acknowledged in the order in which their events came, so a committed offset is never beyond what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Event = TypeVar("Event")
+Ready = TypeVar("Ready")
+
+
+class Intake(Generic[Event]):
+    """Events on their way from an agent to a pipeline, at most `capacity`: a full one makes the agent wait."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._events: deque[Event] = deque()
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    async def put(self, event: Event) -> None:
+        while len(self._events) >= self._capacity:
+            self._room.clear()
+            await self._room.wait()
+        self._events.append(event)
+        self._changed.set()
+
+    async def take(self, at_most: int, linger_seconds: float) -> list[Event]:
+        """All events that have come, in order, at least one; waits a little for company unless there is plenty."""
+        while not self._events:
+            self._changed.clear()
+            await self._changed.wait()
+        if len(self._events) < at_most:
+            await asyncio.sleep(linger_seconds)
+        taken = [self._events.popleft() for _ in range(min(at_most, len(self._events)))]
+        self._room.set()
+        return taken
+
+
+class Pipeline(Generic[Event, Ready]):
+    """Takes batches from an intake, makes them ready, applies and acknowledges them, until something fails."""
+
+    def __init__(
+        self,
+        intake: Intake[Event],
+        *,
+        prepare: Callable[[Sequence[Event]], Awaitable[Ready]],
+        apply: Callable[[Ready], Awaitable[None]],
+        acknowledge: Callable[[Sequence[Event]], Awaitable[None]],
+        batch_events: int,
+        linger_seconds: float,
+    ) -> None:
+        self._intake = intake
+        self._prepare = prepare
+        self._apply = apply
+        self._acknowledge = acknowledge
+        self._batch_events = batch_events
+        self._linger_seconds = linger_seconds
+        self._ready: asyncio.Queue[tuple[list[Event], Ready]] = asyncio.Queue(maxsize=1)
+        self._at_work = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether events have come that aren't acknowledged yet."""
+        return self._at_work > 0 or len(self._intake) > 0
+
+    async def run(self) -> None:
+        """Runs until cancelled, or until a batch fails for good: that error is raised, with nothing acknowledged."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._prepare_batches(), name="prepare")
+            tasks.create_task(self._apply_batches(), name="apply")
+
+    async def _prepare_batches(self) -> None:
+        while True:
+            events = await self._intake.take(self._batch_events, self._linger_seconds)
+            self._at_work += 1
+            await self._ready.put((events, await self._prepare(events)))
+
+    async def _apply_batches(self) -> None:
+        while True:
+            events, ready = await self._ready.get()
+            await self._apply(ready)
+            await self._acknowledge(events)
+            self._at_work -= 1

@@ -1,0 +1,403 @@
+"""The six steps that turn a batch of Kafka records into profiles, whoever reads the records.
+
+Faust's agent and a replay are two drivers of this one updater. Both hand it records of each topic-partition
+contiguously from the group's committed offset, and acknowledge them only when it returns.
+
+    1. A point's `version` is random, new for every write, never reused.            (sinks.writes)
+    2. The cache holds only what was read, or written and read back.                (sinks.profiles)
+    3. Load the users of the batch; encode; fold, in offset order, what is new.     `prepare`, `_fold`
+    4. Upsert on the condition that `version` is one that was read.                 (sinks.writes)
+    5. Whatever the answer, read the versions back; redo the users that are not mine. `_until_written`
+    6. Only when every user of the batch is done does `apply` return; the driver then acknowledges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import orjson
+
+from encoders.client import EncoderClient, TextKind
+from encoders.text import normalise
+from sinks.catalogue import Catalogue
+from sinks.derivation import DerivationRules, Taste, Vector, derive
+from sinks.identity import PointIds
+from sinks.ledgers import NOTHING, ProfileState, encode_state, product_key, query_key, total_log_weight
+from sinks.points import JSON, profile_point
+from sinks.profiles import Held, ProfileStore, candidates_of
+from sinks.ranking import RankingRules, texts_of
+from sinks.recommendation import Recommendation, recommend
+from sinks.writes import Write, new_version
+from streams.dead_letters import DeadLetter
+from streams.events import InvalidEvent, Purchase, Search, check_key, decode_purchase, decode_search
+from streams.profiles import Contribution, FoldEvent, Rules, fold, settle_state, stable_hash
+from streams.records import Record
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What one event of each kind weighs. Belongs to the generation."""
+
+    search: float
+    click: float
+    purchase: float
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshRules:
+    """When a user's candidates are derived anew."""
+
+    move: float  # how much of the profile's weight must be new, in [0, 1]
+    interval_ms: int  # at most once in this time a user
+    inline_users: int  # batches of at most so many users derive them at once; larger ones put them off
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records made ready to fold: understood, grouped by user, their texts encoded."""
+
+    events: dict[str, list[_Understood]] = field(default_factory=lambda: defaultdict(list))  # by point id
+    dead: list[DeadLetter] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Understood:
+    """One event that is understood, waiting for what the catalogue knows of its product."""
+
+    record: Record
+    event: Search | Purchase
+    query: str  # normalised; empty for a purchase
+    vector: Vector | None = None  # of the query, or of the purchase's own title
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counts since the start of this process, for health and progress."""
+
+    events: int = 0
+    profiles_written: int = 0
+    writes_redone: int = 0
+    dead_letters: int = 0
+    refreshed: int = 0
+
+
+class Updater:
+    """Folds batches of records into stored profiles. One at a time: `apply` of a batch before `apply` of the next.
+
+    `prepare` may run for batch n+1 while `apply` runs for batch n.
+    """
+
+    def __init__(
+        self,
+        *,
+        searches_topic: str,
+        profiles: ProfileStore,
+        catalogue: Catalogue,
+        encoder: EncoderClient,
+        ids: PointIds,
+        rules: Rules,
+        weights: Weights,
+        derivation: DerivationRules,
+        ranking: RankingRules,
+        refresh: RefreshRules,
+        chunk_users: int,
+        writes_in_flight: int,
+        clock: Callable[[], int],
+    ) -> None:
+        """`clock` gives now in ms. It decides when candidates are refreshed, and never anything in a ledger."""
+        self._searches_topic = searches_topic
+        self._profiles = profiles
+        self._catalogue = catalogue
+        self._encoder = encoder
+        self._ids = ids
+        self._rules = rules
+        self._weights = weights
+        self._derivation = derivation
+        self._ranking = ranking
+        self._refresh = refresh
+        self._chunk_users = chunk_users
+        self._in_flight = asyncio.Semaphore(writes_in_flight)
+        self._clock = clock
+        self.mean: Vector = np.zeros(0, np.float32)
+        self.figures = Figures()
+
+    async def prepare(self, records: Sequence[Record]) -> Batch:
+        """Step 3, the part that reads no state: understand the records and encode their texts.
+
+        A record that can't be understood becomes a dead letter of the batch. It counts as applied, since no ledger
+        can ever take it. Waits out an encoding worker that is away or busy.
+        """
+        batch = Batch()
+        queries: dict[str, list[_Understood]] = defaultdict(list)
+        titles: dict[str, list[_Understood]] = defaultdict(list)
+        for record in records:
+            try:
+                understood = self._understand(record)
+            except InvalidEvent as refusal:
+                batch.dead.append(DeadLetter.of(record, refusal))
+                continue
+            event = understood.event
+            batch.events[self._ids.user(event.user_id)].append(understood)
+            if understood.query:
+                queries[understood.query].append(understood)
+            elif isinstance(event, Purchase) and event.title:
+                titles[event.title].append(understood)
+        for texts, kind in ((queries, TextKind.QUERY), (titles, TextKind.PRODUCT)):
+            if texts:
+                vectors = await self._encoder.encode(list(texts), kind)
+                for waiting, vector in zip(texts.values(), vectors, strict=True):
+                    for understood in waiting:
+                        understood.vector = vector
+        return batch
+
+    async def apply(self, batch: Batch) -> None:
+        """Steps 3 to 6: returns when every user of the batch is stored with all of its events.
+
+        Raises PermanentWriteError, PermanentReadError or StateError where no retry can help; nothing of the batch may
+        then be acknowledged.
+        """
+        await self._insert_titled_products(batch)
+        inline = len(batch.events) <= self._refresh.inline_users
+        await self._in_chunks(batch.events, refresh=inline)
+        self.figures.events += sum(map(len, batch.events.values()))
+        self.figures.dead_letters += len(batch.dead)
+
+    async def refresh(self, point_ids: Sequence[str]) -> None:
+        """Does what was put off for these profiles: settles products that are known now, derives candidates anew.
+
+        Safe for profiles whose partition another worker owns: the writes are conditional like any other.
+        """
+        await self._in_chunks({id_: [] for id_ in point_ids}, refresh=True)
+        self.figures.refreshed += len(point_ids)
+
+    async def _in_chunks(self, users: Mapping[str, list[_Understood]], *, refresh: bool) -> None:
+        waiting = list(users.items())
+        chunks = [
+            dict(waiting[start : start + self._chunk_users]) for start in range(0, len(waiting), self._chunk_users)
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            for chunk in chunks:
+                tasks.create_task(self._until_written(chunk, refresh=refresh))
+
+    async def _until_written(self, users: dict[str, list[_Understood]], *, refresh: bool) -> None:
+        """Steps 3 to 5 for one chunk of users, again for those of whom somebody else has written meanwhile."""
+        async with self._in_flight:
+            while users:
+                writes = await self._fold(users, refresh=refresh)
+                outcome = await self._profiles.write(writes)
+                mine = sum(outcome)
+                self.figures.profiles_written += mine
+                self.figures.writes_redone += len(outcome) - mine
+                redo = [write.id for (write, _), written in zip(writes, outcome, strict=True) if not written]
+                users = {id_: users[id_] for id_ in redo}
+
+    async def _fold(self, users: Mapping[str, list[_Understood]], *, refresh: bool) -> list[tuple[Write, Held]]:
+        """Step 3: each user's state as read, folded on. A user for whom nothing is new is not written."""
+        held = await self._profiles.load(list(users))
+        states = {id_: held[id_].decoded() for id_ in users}
+        known = await self._vectors_of(users, states)
+        changed: list[str] = []
+        for id_, state in states.items():
+            settled = settle_state(state, known, self._rules)
+            folded = self._fold_user(state, users[id_], known)
+            if folded or settled or (refresh and held[id_].due is not None):
+                changed.append(id_)
+        if not changed:
+            return []
+        now = self._clock()
+        tastes = derive([states[id_] for id_ in changed], known, self.mean, now, self._derivation)
+        plans = [self._plan(held[id_], states[id_], now, refresh=refresh) for id_ in changed]
+        anew = [row for row, (derive_now, _) in enumerate(plans) if derive_now]
+        found = await recommend(
+            self._catalogue,
+            [states[changed[row]] for row in anew],
+            [tastes[row] for row in anew],
+            self.mean,
+            self._ranking,
+        )
+        fresh = dict(zip(anew, found, strict=True))
+        titles = await self._titles_of(tastes)
+        return [
+            self._write(
+                id_,
+                held[id_],
+                states[id_],
+                tastes[row],
+                titles,
+                plans[row][1],
+                now if row in fresh else None,
+                fresh.get(row),
+            )
+            for row, id_ in enumerate(changed)
+        ]
+
+    def _fold_user(self, state: ProfileState, events: Iterable[_Understood], known: Mapping[str, Vector]) -> int:
+        ordered = sorted(events, key=lambda understood: understood.record.offset)
+        searches = [understood for understood in ordered if isinstance(understood.event, Search)]
+        purchases = [understood for understood in ordered if isinstance(understood.event, Purchase)]
+        new = 0
+        for ledger, rules, mine in (
+            (state.searches, self._rules.searches, searches),
+            (state.purchases, self._rules.purchases, purchases),
+        ):
+            if not mine:
+                continue
+            record = mine[0].record
+            steps = [self._fold_event(understood, known) for understood in mine]
+            new += fold(ledger, record.topic_id, record.partition, steps, rules)
+        return new
+
+    def _fold_event(self, understood: _Understood, known: Mapping[str, Vector]) -> FoldEvent:
+        record, event, weights = understood.record, understood.event, self._weights
+        contributions: tuple[Contribution, ...]
+        if isinstance(event, Purchase):
+            vector = known.get(event.product_id) if understood.vector is None else understood.vector
+            contributions = (Contribution(product_key(event.product_id), weights.purchase, vector),)
+            order = stable_hash(event.order_id or str(event.ts))
+        else:
+            contributions = ()
+            if understood.query:
+                contributions = (Contribution(query_key(understood.query), weights.search, understood.vector),)
+            if clicked := event.clicked_product_id:
+                contributions += (Contribution(product_key(clicked), weights.click, known.get(clicked)),)
+            order = record.offset + 1  # each search is an order of its own
+        event_id = stable_hash(event.event_id) if event.event_id else 0
+        return FoldEvent(record.offset, event.ts, order, event_id, contributions)
+
+    async def _vectors_of(
+        self, users: Mapping[str, list[_Understood]], states: Mapping[str, ProfileState]
+    ) -> dict[str, Vector]:
+        """The vectors of every known product that these users' events or histories name."""
+        wanted = {_product_of(understood.event) for events in users.values() for understood in events}
+        for state in states.values():
+            wanted |= state.pending
+            for ledger in state:
+                wanted.update(key[1:] for key in ledger.keys if key.startswith("p"))
+        wanted.discard("")
+        products = await self._catalogue.get(wanted)
+        return {product_id: product.vector for product_id, product in products.items() if product.vector is not None}
+
+    async def _titles_of(self, tastes: Sequence[Taste]) -> dict[str, str]:
+        wanted = {key[1:] for taste in tastes for interest in taste.interests for key in interest.keys[:3]}
+        return {product_id: product.title for product_id, product in (await self._catalogue.get(wanted)).items()}
+
+    def _plan(self, held: Held, state: ProfileState, now: int, *, refresh: bool) -> tuple[bool, int | None]:
+        """Whether to derive the candidates now, and otherwise when they are due.
+
+        A profile with products newly pending is due at once: the product may have come between the look-up and this
+        write, when nobody could find who waits. Looking once more after the write closes the gap, since from then on
+        the products agent finds the profile.
+        """
+        waits_anew = bool(state.pending - held.decoded().pending)
+        moved = _moved(held, state) >= self._refresh.move
+        overdue = held.due is not None and held.due <= now
+        if not moved and not overdue and not waits_anew:
+            return False, held.due
+        may = now if held.made_at is None else max(now, held.made_at + self._refresh.interval_ms)
+        if refresh and may <= now:
+            return True, now if waits_anew else None
+        return False, now if waits_anew else may
+
+    def _write(
+        self,
+        id_: str,
+        held: Held,
+        state: ProfileState,
+        taste: Taste,
+        titles: Mapping[str, str],
+        due: int | None,
+        made_at: int | None,
+        candidates: list[Recommendation] | None,
+    ) -> tuple[Write, Held]:
+        version = new_version()
+        if candidates is None:
+            kept = held
+        else:
+            made_from = _weights_of(state)
+            kept = held._replace(
+                made_at=made_at, made_from=made_from, candidates=orjson.dumps([item.payload() for item in candidates])
+            )
+        stored = kept._replace(version=version, state=encode_state(state), due=due)
+        interests = np.stack([interest.vector for interest in taste.interests]) if taste.interests else None
+        point = profile_point(id_, version, taste.long, taste.short, interests, _payload(stored, state, taste, titles))
+        return Write(id_, version, held.version, point), stored
+
+    def _understand(self, record: Record) -> _Understood:
+        event: Search | Purchase
+        if record.topic == self._searches_topic:
+            event = decode_search(record.value, record.timestamp)
+            query = normalise(event.query)
+        else:
+            event, query = decode_purchase(record.value, record.timestamp), ""
+        check_key(record.key, event)
+        return _Understood(record, event, query)
+
+    async def _insert_titled_products(self, batch: Batch) -> None:
+        """A purchase with a title makes its product known, unavailable until the catalogue says more."""
+        titled = {
+            understood.event.product_id: (understood.event.title, understood.vector)
+            for events in batch.events.values()
+            for understood in events
+            if isinstance(understood.event, Purchase) and understood.event.title and understood.vector is not None
+        }
+        if titled:
+            await self._catalogue.insert_provisional(titled)
+
+
+def _product_of(event: Search | Purchase) -> str:
+    return event.product_id if isinstance(event, Purchase) else event.clicked_product_id or ""
+
+
+def _weights_of(state: ProfileState) -> tuple[float, float]:
+    return (
+        total_log_weight(ledger.weight_long for ledger in state),
+        total_log_weight(ledger.weight_short for ledger in state),
+    )
+
+
+def _moved(held: Held, state: ProfileState) -> float:
+    """The part of the profile's weight that is newer than its candidates, of the fold where it is larger.
+
+    It bounds how far p(t) can have moved since, and needs no vector of then.
+    """
+    if held.made_from is None:
+        return 1.0
+    return max(
+        0.0 if now == NOTHING else 1.0 - float(2.0 ** max(then - now, -1100.0))
+        for then, now in zip(held.made_from, _weights_of(state), strict=True)
+    )
+
+
+def _payload(held: Held, state: ProfileState, taste: Taste, titles: Mapping[str, str]) -> dict[str, JSON | bytes]:
+    """What readers find beside the vectors; absent where there is nothing to say. See `sinks.points`."""
+    searches, purchases = state
+    payload: dict[str, JSON | bytes] = {
+        "state": held.state,
+        "partition": max(searches.applied.partition, purchases.applied.partition),
+        "known": taste.known,
+        "n_searches": searches.events,
+        "n_purchases": purchases.events,
+        "interests": [
+            {"share": interest.share, "texts": list(texts_of(interest, titles))} for interest in taste.interests
+        ],
+        "candidates": candidates_of(held),
+    }
+    if held.due is not None:
+        payload["due"] = held.due
+    if pending := state.pending:
+        payload["pending"] = sorted(pending)
+    if searches.events:
+        payload["last_search_ts"] = searches.newest_ts
+    if purchases.events:
+        payload["last_purchase_ts"] = purchases.newest_ts
+    if held.made_at is not None and held.made_from is not None:
+        payload["made_at"] = held.made_at
+        payload["made_from"] = list(held.made_from)
+    return payload
