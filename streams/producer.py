@@ -13,7 +13,8 @@ from streams.events import Event, InvalidEvent, Kind, Product, Purchase, Search,
 from streams.kafka import client_config
 from streams.settings import Settings, load
 
-MAX_MESSAGE_BYTES: Final = 1_000_000
+# Twice what Kafka takes by default: a dead letter is an event as large as any, and its headers.
+MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 DELIVERY_SECONDS: Final = 120
 _QUEUED_MESSAGES: Final = 100_000
 _QUEUED_KILOBYTES: Final = 65_536

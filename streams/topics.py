@@ -16,6 +16,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from streams.kafka import answered, connect_admin
+from streams.producer import MAX_MESSAGE_BYTES
 from streams.settings import Settings, Topics
 
 REQUEST_SECONDS: Final = 10.0
@@ -139,7 +140,13 @@ def _wanted(topics: Topics, found: Mapping[str, Topic]) -> list[NewTopic]:
     by_user = partner.partitions if partner else topics.partitions
     # A replay folds every event there ever was: what Kafka drops, by time or by size, no new generation can have.
     kept = {"cleanup.policy": "delete", "retention.ms": str(topics.retention.milliseconds), "retention.bytes": "-1"}
-    forever = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+    # A dead letter is an event as large as any, and its headers.
+    forever = {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
+    }
     # A worker that was away longer than deletions are kept would never hear of them.
     compacted = {"cleanup.policy": "compact", "delete.retention.ms": str(30 * 86_400_000)}
     return [
