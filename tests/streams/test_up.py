@@ -1,0 +1,74 @@
+"""The command `up` itself: what it refuses, with which exit code, and how others find it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from deploy.data_directory import DataDirectory
+from deploy.stack import Endpoints
+from streams.addresses import read_addresses
+from streams.commands.up import command, published, stack_of
+from streams.settings import load
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address that nothing listens at."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+def test_no_workers_is_a_usage_error() -> None:
+    result = CliRunner().invoke(command, ["--workers", "0"])
+    assert result.exit_code == 2
+    assert "--workers" in result.output
+
+
+def test_an_address_without_a_port_is_a_usage_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["--data-dir", str(tmp_path), "--kafka", "localhost"])
+    assert result.exit_code == 2
+    assert "expected host:port, got 'localhost'" in result.output
+
+
+def test_an_address_where_nothing_listens_fails_by_name(tmp_path: Path, nowhere: str) -> None:
+    result = CliRunner().invoke(command, ["--data-dir", str(tmp_path), "--kafka", nowhere])
+    assert result.exit_code == 1
+    assert f"Nothing listens at {nowhere}, the address given for Kafka" in result.output
+    assert not (tmp_path / "addresses.json").exists()
+
+
+def test_a_second_up_says_who_holds_the_directory(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path).locked():
+        result = CliRunner().invoke(command, ["--data-dir", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"in use by an `afterglow up` with pid {os.getpid()}" in result.output
+
+
+def test_others_find_it_while_it_runs(tmp_path: Path) -> None:
+    settings = load(data_dir=tmp_path)
+    with published(settings, Endpoints("127.0.0.1:1", "127.0.0.1:2", "unix:///e")):
+        found = load(data_dir=tmp_path)
+        assert found.kafka.bootstrap_servers == "127.0.0.1:1"
+        assert found.qdrant.address == "127.0.0.1:2"
+        assert found.encoder.address == "unix:///e"
+        assert found.secret_file == tmp_path / "secret"
+    assert read_addresses(tmp_path) is None
+
+
+def test_addresses_left_by_a_killed_up_are_not_taken_for_an_operators(tmp_path: Path) -> None:
+    """Its pid may live again, as another process's: then the file looks like a running `up`'s."""
+    with published(load(data_dir=tmp_path), Endpoints("127.0.0.1:1", "127.0.0.1:2", "unix:///e")):
+        stack = stack_of(load(data_dir=tmp_path), workers=1, report=print)
+    assert stack.endpoints == Endpoints("", "", f"unix://{tmp_path}/encoder.sock")
+
+
+def test_an_address_from_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERGLOW_QDRANT_ADDRESS", "qdrant.example:6334")
+    stack = stack_of(load(data_dir=tmp_path), workers=1, report=print)
+    assert stack.endpoints.qdrant == "qdrant.example:6334"
+    assert stack.endpoints.kafka == ""
