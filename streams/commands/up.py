@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from streams.addresses import Addresses, addresses_file, write_addresses
-from streams.settings import InvalidSettings, Settings, load, variable
+from streams.settings import Settings, load, variable
 
 if TYPE_CHECKING:
     from deploy.stack import Endpoints, Stack
@@ -44,10 +44,7 @@ def command(data_dir: Path | None, kafka: str | None, qdrant: str | None, worker
     everything is there: topics, offsets, profiles. Other commands find it by the same --data-dir.
     """
     given = {"kafka.bootstrap_servers": kafka, "qdrant.address": qdrant}
-    try:
-        settings = load(config, data_dir, {name: value for name, value in given.items() if value})
-    except InvalidSettings as error:
-        raise click.UsageError(str(error)) from None
+    settings = load(config, data_dir, {name: value for name, value in given.items() if value})
     sys.exit(run(settings, workers=workers, config=config))
 
 

@@ -16,9 +16,7 @@ def produce(servers: str, values: list[bytes]) -> None:
     producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True})
     failed: list[object] = []
     for value in values:
-        producer.produce(
-            "events", value, on_delivery=lambda error, _: failed.append(error) if error else None
-        )
+        producer.produce("events", value, on_delivery=lambda error, _: failed.append(error) if error else None)
     assert producer.flush(60) == 0
     assert failed == []
 

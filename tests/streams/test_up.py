@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from deploy.data_directory import DataDirectory
 from deploy.stack import Endpoints
 from streams.addresses import read_addresses
-from streams.commands.up import command, published, stack_of
+from streams.commands import main
+from streams.commands.up import published, stack_of
 from streams.settings import load
 
 
@@ -23,30 +23,39 @@ def nowhere() -> Iterator[str]:
         yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
-def test_no_workers_is_a_usage_error() -> None:
-    result = CliRunner().invoke(command, ["--workers", "0"])
-    assert result.exit_code == 2
-    assert "--workers" in result.output
+def refused(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[object, str]:
+    """The exit code of `afterglow up`, and what it says on standard error."""
+    with pytest.raises(SystemExit) as ended:
+        main(["up", *options])
+    return ended.value.code, " ".join(capsys.readouterr().err.split())
 
 
-def test_an_address_without_a_port_is_a_usage_error(tmp_path: Path) -> None:
-    result = CliRunner().invoke(command, ["--data-dir", str(tmp_path), "--kafka", "localhost"])
-    assert result.exit_code == 2
-    assert "expected host:port, got 'localhost'" in result.output
+def test_no_workers_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = refused(capsys, "--workers", "0")
+    assert code == 2
+    assert "--workers" in said
 
 
-def test_an_address_where_nothing_listens_fails_by_name(tmp_path: Path, nowhere: str) -> None:
-    result = CliRunner().invoke(command, ["--data-dir", str(tmp_path), "--kafka", nowhere])
-    assert result.exit_code == 1
-    assert f"Nothing listens at {nowhere}, the address given for Kafka" in result.output
+def test_an_address_without_a_port_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = refused(capsys, "--data-dir", str(tmp_path), "--kafka", "localhost")
+    assert code == 2
+    assert "expected host:port, got 'localhost'" in said
+
+
+def test_an_address_where_nothing_listens_fails_by_name(
+    tmp_path: Path, nowhere: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = refused(capsys, "--data-dir", str(tmp_path), "--kafka", nowhere)
+    assert code == 1
+    assert f"Nothing listens at {nowhere}, the address given for Kafka" in said
     assert not (tmp_path / "addresses.json").exists()
 
 
-def test_a_second_up_says_who_holds_the_directory(tmp_path: Path) -> None:
+def test_a_second_up_says_who_holds_the_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with DataDirectory(tmp_path).locked():
-        result = CliRunner().invoke(command, ["--data-dir", str(tmp_path)])
-    assert result.exit_code == 1
-    assert f"in use by an `afterglow up` with pid {os.getpid()}" in result.output
+        code, said = refused(capsys, "--data-dir", str(tmp_path))
+    assert code == 1
+    assert f"in use by an `afterglow up` with pid {os.getpid()}" in said
 
 
 def test_others_find_it_while_it_runs(tmp_path: Path) -> None:
