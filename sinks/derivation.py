@@ -15,6 +15,7 @@ vector, μ may move at any time, and no sweep ever rewrites them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -115,8 +116,8 @@ def centred_cosine(scores: NDArray[np.float32], queries: Vector, mean: Vector) -
     q·(p - μ) / ‖p - μ‖ with the norm of the typical product, √(1 - ‖μ‖²): the exact one would need p itself.
     """
     offset = queries @ mean
-    typical = np.sqrt(max(1.0 - float(mean @ mean), 1e-6))
-    cosine: NDArray[np.float32] = (scores - offset[:, None]) / np.float32(typical)
+    typical = math.sqrt(max(1.0 - float(mean @ mean), 1e-6))
+    cosine: NDArray[np.float32] = ((scores - offset[:, None]) / typical).astype(np.float32)
     return cosine
 
 
@@ -132,7 +133,7 @@ def _taste(state: ProfileState, at: int, rules: DerivationRules, *, short: bool)
         owed = total_log_weight(debt.short if short else debt.long for debt in (*ledger.pending.values(), ledger.lost))
         weight += max(_power(log_weight - at / half_life) - _power(owed - at / half_life), 0.0)
         if sum_ is not None:
-            decayed = sum_ * _power((ledger.newest_ts - at) / half_life)
+            decayed: NDArray[np.float64] = sum_ * _power((ledger.newest_ts - at) / half_life)
             total = decayed if total is None else total + decayed
     if total is None:
         return None

@@ -109,7 +109,7 @@ def rank(
         if history is not None:
             habit = _habit(history, state, taste.at)
             score += habit
-            parts[("bought", history.count)] = max(habit, 0.1)
+            parts[("bought", history.times)] = max(habit, 0.1)
         if asked is not None:
             closeness = 10.0 * max(asked[product_id], 0.0)
             score += closeness
@@ -130,7 +130,7 @@ def texts_of(interest: Interest, titles: Mapping[str, str]) -> tuple[str, ...]:
 class _Bought(NamedTuple):
     first: int
     last: int
-    count: int
+    times: int
     recency: float
     first_order: int
     last_order: int
@@ -149,9 +149,9 @@ def _habit(row: _Bought, state: ProfileState, at: int) -> float:
     repeats = (ledger.repeats + 1.5) / (ledger.later_lines + 10.0)
     days = max(at - 1000 * row.last, 0) / DAY_MS
     return (
-        0.27 * math.log1p(3 * row.count)
+        0.27 * math.log1p(3 * row.times)
         + 0.99 * math.log1p(3 * recency)
-        + 0.34 * row.count / max(ledger.orders - row.first_order, 1)
+        + 0.34 * row.times / max(ledger.orders - row.first_order, 1)
         + 0.24 * math.log1p(min(days, 400.0) / 30.0)
         + 0.40 * math.log(repeats)
         - 0.28 * math.log1p(ledger.orders)

@@ -124,9 +124,7 @@ _HOST_PORT: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/,\[\]]+):(\d{1,5})")
 class Kafka(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach Kafka."""
 
-    bootstrap_servers: Annotated[str, _is("Kafka's addresses, separated by commas.", "host:port")] = (
-        "127.0.0.1:9092"
-    )
+    bootstrap_servers: Annotated[str, _is("Kafka's addresses, separated by commas.", "host:port")] = "127.0.0.1:9092"
     security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], _is("Whether TLS and a login are used.")
     ] = "PLAINTEXT"
@@ -144,25 +142,19 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True):
 class Topics(msgspec.Struct, frozen=True, kw_only=True):
     """Kafka's topics. Partitions, replicas and retention count when a topic is created."""
 
-    searches: Annotated[str, _is("Topic of searches, keyed by user.", _NAME_OF_TOPIC, pattern=_TOPIC)] = (
-        "searches"
+    searches: Annotated[str, _is("Topic of searches, keyed by user.", _NAME_OF_TOPIC, pattern=_TOPIC)] = "searches"
+    purchases: Annotated[str, _is("Topic of purchases, keyed by user.", _NAME_OF_TOPIC, pattern=_TOPIC)] = "purchases"
+    products: Annotated[str, _is("Topic of products, keyed by product, compacted.", _NAME_OF_TOPIC, pattern=_TOPIC)] = (
+        "products"
     )
-    purchases: Annotated[str, _is("Topic of purchases, keyed by user.", _NAME_OF_TOPIC, pattern=_TOPIC)] = (
-        "purchases"
+    dead_letters: Annotated[str, _is("Topic of events that can't be understood.", _NAME_OF_TOPIC, pattern=_TOPIC)] = (
+        "afterglow.dead-letters"
     )
-    products: Annotated[
-        str, _is("Topic of products, keyed by product, compacted.", _NAME_OF_TOPIC, pattern=_TOPIC)
-    ] = "products"
-    dead_letters: Annotated[
-        str, _is("Topic of events that can't be understood.", _NAME_OF_TOPIC, pattern=_TOPIC)
-    ] = "afterglow.dead-letters"
     partitions: Annotated[
         int,
         _is("Of searches, purchases and products: the most workers that can share them.", ge=1, le=10_000),
     ] = 8
-    replication_factor: Annotated[
-        int, _is("Copies Kafka keeps of each partition.", "brokers", ge=1, le=32)
-    ] = 1
+    replication_factor: Annotated[int, _is("Copies Kafka keeps of each partition.", "brokers", ge=1, le=32)] = 1
     retention: Annotated[
         Retention,
         _is("How long searches and purchases are kept; a replay needs them.", "duration or unlimited"),
@@ -200,31 +192,25 @@ class Encoder(msgspec.Struct, frozen=True, kw_only=True):
 class Profiles(msgspec.Struct, frozen=True, kw_only=True):
     """What shapes a profile's state. Belongs to the generation: another value needs a new one."""
 
-    half_life_long: Annotated[
-        Duration, _is("After it an event counts half for the lasting taste.", "duration")
-    ] = Duration(30 * 86_400_000)
-    half_life_short: Annotated[
-        Duration, _is("After it an event counts half for what is on now.", "duration")
-    ] = Duration(3_600_000)
+    half_life_long: Annotated[Duration, _is("After it an event counts half for the lasting taste.", "duration")] = (
+        Duration(30 * 86_400_000)
+    )
+    half_life_short: Annotated[Duration, _is("After it an event counts half for what is on now.", "duration")] = (
+        Duration(3_600_000)
+    )
     weight_search: Annotated[float, _is("Weight of a search.", gt=0, le=1_000_000)] = 1.0
     weight_click: Annotated[float, _is("Weight of a click after a search.", gt=0, le=1_000_000)] = 2.0
     weight_purchase: Annotated[float, _is("Weight of a purchase.", gt=0, le=1_000_000)] = 4.0
     history_purchases: Annotated[int, _is("Bought products remembered.", "products", ge=1, le=4096)] = 256
-    history_searches: Annotated[
-        int, _is("Queries and clicked products remembered.", "keys", ge=1, le=4096)
-    ] = 16
-    event_id_memory: Annotated[
-        int, _is("Event ids remembered, to know a repeat.", "events", ge=0, le=4096)
-    ] = 32
+    history_searches: Annotated[int, _is("Queries and clicked products remembered.", "keys", ge=1, le=4096)] = 16
+    event_id_memory: Annotated[int, _is("Event ids remembered, to know a repeat.", "events", ge=0, le=4096)] = 32
     pending: Annotated[int, _is("Products not known yet that may wait.", "products", ge=0, le=65_536)] = 4096
 
 
 class Derivation(msgspec.Struct, frozen=True, kw_only=True):
     """What readers see, derived from the state. May change at any time."""
 
-    regularisation: Annotated[float, _is("Weight of knowing nothing (λ).", "weight", gt=0, le=1_000_000)] = (
-        1.0
-    )
+    regularisation: Annotated[float, _is("Weight of knowing nothing (λ).", "weight", gt=0, le=1_000_000)] = 1.0
     interests: Annotated[int, _is("Most interests of a user (K).", ge=1, le=4)] = 4
     interest_similarity: Annotated[
         float, _is("From this similarity on, two things are one interest (τ).", "cosine", ge=-1, le=1)
@@ -233,9 +219,9 @@ class Derivation(msgspec.Struct, frozen=True, kw_only=True):
     candidates_move: Annotated[
         float, _is("How far a profile moves before it is recommended anew.", "cosine distance", ge=0, le=2)
     ] = 0.05
-    candidates_interval: Annotated[
-        Duration, _is("A user is recommended anew once in this time.", "duration")
-    ] = Duration(10_000)
+    candidates_interval: Annotated[Duration, _is("A user is recommended anew once in this time.", "duration")] = (
+        Duration(10_000)
+    )
     exclude_bought: Annotated[bool, _is("Whether what was bought is never recommended again.")] = False
 
 
@@ -246,15 +232,17 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     linger: Annotated[Duration, _is("How long a batch waits for more events.", "duration")] = Duration(20)
     buffer_events: Annotated[int, _is("Events read ahead.", "events", ge=1, le=10_000_000)] = 8192
     chunk_users: Annotated[int, _is("Profiles of one write.", "users", ge=1, le=4096)] = 128
+    inline_users: Annotated[
+        int,
+        _is("Batches of at most so many users derive candidates at once; larger ones put it off.", "users", ge=0),
+    ] = 32
     writes_in_flight: Annotated[int, _is("Writes under way at once.", "writes", ge=1, le=64)] = 3
     cached_profiles: Annotated[int, _is("Profiles kept in memory.", "users", ge=0)] = 20_000
     cached_products: Annotated[int, _is("Products kept in memory.", "products", ge=0)] = 100_000
-    sweep_interval: Annotated[Duration, _is("How often work that was put off is looked for.", "duration")] = (
-        Duration(1000)
+    sweep_interval: Annotated[Duration, _is("How often work that was put off is looked for.", "duration")] = Duration(
+        1000
     )
-    metrics_port: Annotated[
-        int, _is("Where Prometheus reads figures; 0: nowhere.", "port", ge=0, le=65_535)
-    ] = 0
+    metrics_port: Annotated[int, _is("Where Prometheus reads figures; 0: nowhere.", "port", ge=0, le=65_535)] = 0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,9 +259,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "main"
     secret_file: Annotated[
         Path,
-        _is(
-            "Keys the ids of points; made by `afterglow up`; default: `secret` in the data directory.", "path"
-        ),
+        _is("Keys the ids of points; made by `afterglow up`; default: `secret` in the data directory.", "path"),
     ] = Path(".afterglow/secret")
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
@@ -430,9 +416,7 @@ def _from_file(file: Path) -> Iterator[tuple[str, _Given]]:
                 raise InvalidSettings(f"{key} is a section in {file}: write it as a table, [{key}]")
             for field, raw in value.items():
                 if f"{key}.{field}" not in _fields():
-                    known = ", ".join(
-                        name.partition(".")[2] for name in _fields() if name.startswith(f"{key}.")
-                    )
+                    known = ", ".join(name.partition(".")[2] for name in _fields() if name.startswith(f"{key}."))
                     raise InvalidSettings(f"there is no setting {key}.{field} ({file}); [{key}] has {known}")
                 yield f"{key}.{field}", _Given(raw, str(file), strict=True)
         elif key in _TOP:
@@ -449,9 +433,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, _Gi
         if key in names:
             yield names[key], _Given(text, f"environment variable {key}", strict=False)
         elif key.startswith(sections) and key not in _OTHER_VARIABLES and not _is_of_a_service(key, text):
-            raise InvalidSettings(
-                f"there is no setting for the environment variable {key}; see `afterglow settings`"
-            )
+            raise InvalidSettings(f"there is no setting for the environment variable {key}; see `afterglow settings`")
 
 
 def _is_of_a_service(key: str, text: str) -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 import orjson
 
 from encoders.client import EncoderClient, TextKind
-from encoders.text import normalise
+from encoders.text import clean, normalise
 from sinks.catalogue import Catalogue
 from sinks.derivation import DerivationRules, Taste, Vector, derive
 from sinks.identity import PointIds
@@ -36,7 +36,7 @@ from sinks.writes import Write, new_version
 from streams.dead_letters import DeadLetter
 from streams.events import InvalidEvent, Purchase, Search, check_key, decode_purchase, decode_search
 from streams.profiles import Contribution, FoldEvent, Rules, fold, settle_state, stable_hash
-from streams.records import Record
+from streams.records import Record, dead_letter
 
 logger = logging.getLogger(__name__)
 
@@ -141,13 +141,13 @@ class Updater:
             try:
                 understood = self._understand(record)
             except InvalidEvent as refusal:
-                batch.dead.append(DeadLetter.of(record, refusal))
+                batch.dead.append(dead_letter(record, refusal))
                 continue
             event = understood.event
             batch.events[self._ids.user(event.user_id)].append(understood)
             if understood.query:
                 queries[understood.query].append(understood)
-            elif isinstance(event, Purchase) and event.title:
+            elif isinstance(event, Purchase) and event.title and clean(event.title):
                 titles[event.title].append(understood)
         for texts, kind in ((queries, TextKind.QUERY), (titles, TextKind.PRODUCT)):
             if texts:
@@ -392,7 +392,7 @@ def _payload(held: Held, state: ProfileState, taste: Taste, titles: Mapping[str,
     if held.due is not None:
         payload["due"] = held.due
     if pending := state.pending:
-        payload["pending"] = sorted(pending)
+        payload["pending"] = [*sorted(pending)]
     if searches.events:
         payload["last_search_ts"] = searches.newest_ts
     if purchases.events:

@@ -1,0 +1,120 @@
+"""The Faust app of one worker: which topics it reads, as which consumer group, and how it hands events over.
+
+Faust gives us partitions, rebalances and commits, and nothing else: no tables, no changelog, no web server. An agent
+here only puts events into an intake; `streams.pipeline` takes them from there.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import EventT
+
+from streams.pipeline import Intake
+from streams.settings import Kafka, Settings
+
+FETCH_WAIT_MS: Final = 20
+"""Faust asks for 1500 ms, which holds back a busy topic's events while another topic of the worker is idle."""
+
+
+def group_of(generation: str) -> str:
+    """The consumer group of a generation: its committed offsets are its own."""
+    return f"afterglow-{generation}"
+
+
+def create_app(
+    settings: Settings,
+    *,
+    events: Intake[EventT[bytes]],
+    products: Intake[EventT[bytes]],
+    on_assignment: Callable[[frozenset[int]], None],
+) -> faust.App:
+    """The app, with one agent over searches and purchases and one over products.
+
+    `on_assignment` hears which partitions of searches and purchases are this worker's, after every rebalance.
+    """
+    _shorten_fetch_wait()
+    kafka = settings.kafka
+    app = faust.App(
+        group_of(settings.generation),
+        broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(kafka),
+        autodiscover=False,
+        store="memory://",
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        key_serializer="raw",
+        value_serializer="raw",
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=1.0,
+        broker_max_poll_records=5000,
+        broker_session_timeout=6.0,
+        broker_heartbeat_interval=2.0,
+        broker_request_timeout=30.0,
+        broker_rebalance_timeout=10.0,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=settings.worker.buffer_events,
+        worker_redirect_stdouts=False,
+    )
+    by_user = app.topic(settings.topics.searches, settings.topics.purchases, key_type=bytes, value_type=bytes)
+    by_product = app.topic(settings.topics.products, key_type=bytes, value_type=bytes)
+
+    async def hand_over_events(stream: faust.StreamT[bytes]) -> None:
+        async for event in stream.noack().events():
+            await events.put(event)
+
+    async def hand_over_products(stream: faust.StreamT[bytes]) -> None:
+        async for event in stream.noack().events():
+            await products.put(event)
+
+    app.agent(by_user, name="events", concurrency=1)(hand_over_events)
+    app.agent(by_product, name="products", concurrency=1)(hand_over_products)
+
+    async def assigned(_app: faust.App, assigned: set[Any], **_: object) -> None:
+        user_topics = (settings.topics.searches, settings.topics.purchases)
+        on_assignment(frozenset(tp.partition for tp in assigned if tp.topic in user_topics))
+
+    app.on_partitions_assigned.connect(assigned, weak=False)
+    return app
+
+
+def _shorten_fetch_wait() -> None:
+    """Has Faust's driver make its consumers with our `fetch_max_wait_ms`: there is no setting for it."""
+    consumer = driver.aiokafka.AIOKafkaConsumer
+    if getattr(consumer, "waits_shortly", False):
+        return
+
+    class PromptConsumer(consumer):  # type: ignore[misc, valid-type]
+        waits_shortly = True
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "fetch_max_wait_ms": FETCH_WAIT_MS})
+
+    driver.aiokafka.AIOKafkaConsumer = PromptConsumer
+
+
+def _credentials(kafka: Kafka) -> faust.types.auth.CredentialsArg | None:
+    if kafka.security_protocol == "PLAINTEXT":
+        return None
+    context = None
+    if kafka.security_protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=kafka.ssl_ca_location or None)
+        if kafka.ssl_certificate_location:
+            context.load_cert_chain(
+                kafka.ssl_certificate_location,
+                kafka.ssl_key_location or None,
+                kafka.ssl_key_password.reveal() or None,
+            )
+    if kafka.security_protocol == "SSL":
+        return faust.SSLCredentials(context)
+    return faust.SASLCredentials(
+        username=kafka.sasl_username,
+        password=kafka.sasl_password.reveal(),
+        mechanism=kafka.sasl_mechanism or "PLAIN",
+        ssl_context=context,
+    )

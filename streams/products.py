@@ -1,0 +1,151 @@
+"""The catalogue's events become stored products, and whoever waited for one of them gets it.
+
+By the same rule as profiles: load, compute, write on the condition that nothing else was written, read back, redo;
+acknowledge last. What a product is follows from the newest event of its key alone: a stored product remembers the
+offset it is from, and older news changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from encoders.client import EncoderClient, TextKind
+from encoders.text import clean
+from sinks.catalogue import Catalogue
+from sinks.derivation import Vector
+from sinks.products import ProductStore, StoredProduct
+from sinks.profiles import ProfileStore
+from streams.dead_letters import DeadLetter
+from streams.events import InvalidEvent, Product, check_key, decode_key, decode_product
+from streams.records import Record, dead_letter
+
+SAMPLE: Final = 10_000
+"""Products that μ is the mean of, at most: enough for a mean, and a bounded read."""
+
+SHRINKAGE: Final = 16
+"""μ = Σ v / (n + 16): next to nothing for a handful of products, whose mean would be the products themselves."""
+
+GROWTH: Final = 1.25
+"""μ is taken anew when the catalogue has grown by a quarter: work in proportion to the catalogue, over its life."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProductBatch:
+    """The newest event of each product of a batch, and what could not be understood."""
+
+    products: Mapping[str, StoredProduct]  # by product id; the vector is still to come
+    dead: Sequence[DeadLetter]
+
+
+class CatalogueUpdater:
+    """Applies batches of product events. One at a time, like `Updater.apply`."""
+
+    def __init__(
+        self,
+        *,
+        products: ProductStore,
+        catalogue: Catalogue,
+        profiles: ProfileStore,
+        encoder: EncoderClient,
+        settle: Callable[[Sequence[str]], Awaitable[None]],
+    ) -> None:
+        """`settle` does what the profiles of these point ids wait for: `Updater.refresh`."""
+        self._products = products
+        self._catalogue = catalogue
+        self._profiles = profiles
+        self._encoder = encoder
+        self._settle = settle
+
+    async def prepare(self, records: Sequence[Record]) -> ProductBatch:
+        """Understands the records; of several events of one product only the newest counts."""
+        products: dict[str, StoredProduct] = {}
+        dead = []
+        for record in records:
+            try:
+                product = _understand(record)
+            except InvalidEvent as refusal:
+                dead.append(dead_letter(record, refusal))
+                continue
+            earlier = products.get(product.product_id)
+            if earlier is None or _is_newer(product, earlier):
+                products[product.product_id] = product
+        return ProductBatch(products, dead)
+
+    async def apply(self, batch: ProductBatch) -> None:
+        """Returns when every product is stored, or something newer is, and nobody waits for it any more.
+
+        Raises PermanentWriteError and PermanentReadError; nothing of the batch may then be acknowledged.
+        """
+        waiting = dict(batch.products)
+        while waiting:
+            stored = await self._products.load(list(waiting))
+            news = [product for id_, product in waiting.items() if id_ not in stored or _is_newer(product, stored[id_])]
+            ready = await self._with_vectors(news, stored)
+            outcome = await self._products.write(ready)
+            waiting = {
+                product.product_id: waiting[product.product_id]
+                for product, mine in zip(ready, outcome, strict=True)
+                if not mine
+            }
+        self._catalogue.invalidate(batch.products)
+        if batch.products and (waiters := await self._profiles.waiting_for(list(batch.products))):
+            await self._settle(waiters)
+
+    async def _with_vectors(
+        self, products: Sequence[StoredProduct], stored: Mapping[str, StoredProduct]
+    ) -> list[StoredProduct]:
+        """Each with its vector: the stored one where the text is the same, so that a new price costs no encoding."""
+        ready, to_encode = [], []
+        for product in products:
+            known = stored.get(product.product_id)
+            version = None if known is None else known.version
+            if product.deleted and known is not None:
+                ready.append(replace(known, deleted=True, available=False, source=product.source))
+            elif product.deleted or (known is not None and known.vector is not None and known.text == product.text):
+                ready.append(replace(product, version=version, vector=None if known is None else known.vector))
+            else:
+                to_encode.append(replace(product, version=version))
+        if to_encode:
+            vectors = await self._encoder.encode([product.text for product in to_encode], TextKind.PRODUCT)
+            ready += [replace(product, vector=vector) for product, vector in zip(to_encode, vectors, strict=True)]
+        return ready
+
+
+async def catalogue_mean(products: ProductStore, dimension: int) -> tuple[Vector, int]:
+    """μ of the catalogue, float32 [d], and how many products it has now."""
+    count, vectors = await asyncio.gather(products.count(), products.sample_vectors(SAMPLE))
+    if not len(vectors):
+        return np.zeros(dimension, np.float32), count
+    return (vectors.sum(axis=0, dtype=np.float64) / (len(vectors) + SHRINKAGE)).astype(np.float32), count
+
+
+def _understand(record: Record) -> StoredProduct:
+    source = (record.topic_id, record.partition, record.offset)
+    event: Product | None = decode_product(record.value, record.timestamp)
+    if event is None:
+        return StoredProduct(decode_key(record.key), deleted=True, source=source)
+    check_key(record.key, event)
+    if not clean(event.title):
+        raise InvalidEvent("title", f"has nothing that could be encoded: {event.title[:40]!r}")
+    return StoredProduct(
+        product_id=event.product_id,
+        title=event.title,
+        brand=event.brand or "",
+        category=event.category or "",
+        kind=event.kind,
+        price=event.price,
+        available=event.available,
+        ts=event.ts,
+        source=source,
+    )
+
+
+def _is_newer(product: StoredProduct, stored: StoredProduct) -> bool:
+    """By offset within one topic; a topic made anew is newer than the one before it."""
+    topic_id, _, offset = product.source
+    return topic_id != stored.source[0] or offset > stored.source[2]

@@ -1,0 +1,69 @@
+"""The rules of the fold and of what is derived, from the settings: the one place where they meet."""
+
+from __future__ import annotations
+
+from sinks.derivation import DerivationRules
+from sinks.ranking import RankingRules
+from streams.profiles import FoldRules, Rules
+from streams.settings import Settings
+from streams.updater import RefreshRules, Weights
+
+
+def fold_rules(settings: Settings) -> Rules:
+    profiles = settings.profiles
+
+    def rules(history: int) -> FoldRules:
+        return FoldRules(
+            half_life_long_ms=float(profiles.half_life_long.milliseconds),
+            half_life_short_ms=float(profiles.half_life_short.milliseconds),
+            history=history,
+            event_id_memory=profiles.event_id_memory,
+            pending=profiles.pending,
+        )
+
+    return Rules(searches=rules(profiles.history_searches), purchases=rules(profiles.history_purchases))
+
+
+def weights(settings: Settings) -> Weights:
+    profiles = settings.profiles
+    return Weights(profiles.weight_search, profiles.weight_click, profiles.weight_purchase)
+
+
+def derivation_rules(settings: Settings) -> DerivationRules:
+    derivation = settings.derivation
+    return DerivationRules(
+        half_life_long_ms=float(settings.profiles.half_life_long.milliseconds),
+        half_life_short_ms=float(settings.profiles.half_life_short.milliseconds),
+        regularisation=derivation.regularisation,
+        interests=derivation.interests,
+        interest_similarity=derivation.interest_similarity,
+    )
+
+
+def ranking_rules(settings: Settings) -> RankingRules:
+    return RankingRules(settings.derivation.candidates, settings.derivation.exclude_bought)
+
+
+def refresh_rules(settings: Settings) -> RefreshRules:
+    derivation = settings.derivation
+    return RefreshRules(
+        move=derivation.candidates_move,
+        interval_ms=derivation.candidates_interval.milliseconds,
+        inline_users=settings.worker.inline_users,
+    )
+
+
+def recorded_fold(settings: Settings) -> dict[str, object]:
+    """What a generation records of the settings that shape its ledgers: a worker with others is refused."""
+    profiles = settings.profiles
+    return {
+        "half_life_long_ms": profiles.half_life_long.milliseconds,
+        "half_life_short_ms": profiles.half_life_short.milliseconds,
+        "weight_search": profiles.weight_search,
+        "weight_click": profiles.weight_click,
+        "weight_purchase": profiles.weight_purchase,
+        "history_purchases": profiles.history_purchases,
+        "history_searches": profiles.history_searches,
+        "event_id_memory": profiles.event_id_memory,
+        "pending": profiles.pending,
+    }
