@@ -46,7 +46,7 @@ JSON: TypeAlias = "str | int | float | bool | list[JSON] | tuple[JSON, ...] | di
 Payload: TypeAlias = "Mapping[str, JSON | bytes]"
 """A point's payload; bytes (of the top level) become a base64 string, a `WireValue` goes as it is."""
 
-Stored: TypeAlias = "Mapping[str, qdrant.Value]"
+Stored: TypeAlias = Mapping[str, qdrant.Value]
 """A payload as it comes back: the map of a `RetrievedPoint` or `ScoredPoint`."""
 
 Vector: TypeAlias = NDArray[np.float32]
@@ -190,7 +190,7 @@ def read_profile(point: qdrant.RetrievedPoint) -> StoredProfile:
         due=_integer(stored, "due"),
         pending=_strings(stored, "pending"),
         partition=_integer(stored, "partition") or 0,
-        known=_number(stored["known"]) if "known" in stored else 0.0,
+        known=number_of(stored["known"]) if "known" in stored else 0.0,
         n_searches=_integer(stored, "n_searches") or 0,
         n_purchases=_integer(stored, "n_purchases") or 0,
         last_search_ts=_integer(stored, "last_search_ts"),
@@ -219,6 +219,11 @@ def value_of(value: qdrant.Value) -> JSON:
         return {name: value_of(v) for name, v in value.struct_value.fields.items()}
     scalar: str | int | float | bool = getattr(value, kind)
     return scalar
+
+
+def number_of(value: qdrant.Value) -> float:
+    """A number as a float: Qdrant may give one without a fraction back as a whole number."""
+    return float(value.double_value or value.integer_value)
 
 
 def delimited(tag: bytes, content: bytes) -> bytes:
@@ -359,16 +364,11 @@ def _integer(stored: Stored, name: str) -> int | None:
     return int(stored[name].integer_value) if name in stored else None
 
 
-def _number(value: qdrant.Value) -> float:
-    # A float without a fraction may come back as a whole number.
-    return float(value.double_value or value.integer_value)
-
-
 def _pair(stored: Stored, name: str) -> tuple[float, float] | None:
     if name not in stored:
         return None
     first, second = stored[name].list_value.values
-    return _number(first), _number(second)
+    return number_of(first), number_of(second)
 
 
 def _base64(stored: Stored, name: str) -> bytes:

@@ -19,6 +19,7 @@ _ADVICE = {
     "filter): were the collections made by another version or by hand?",
     grpc.StatusCode.NOT_FOUND: "The collection does not exist: was it deleted? A restart makes an empty one; "
     "replay the topics to fill it.",
+    grpc.StatusCode.ALREADY_EXISTS: "Something of that name exists already: give it another name.",
     grpc.StatusCode.UNAUTHENTICATED: "Set the API key (qdrant.api_key, AFTERGLOW_QDRANT_API_KEY).",
     grpc.StatusCode.PERMISSION_DENIED: "This API key may not do that: use one with read and write access.",
     grpc.StatusCode.UNIMPLEMENTED: "This server does not offer the call: Qdrant 1.16 or newer is needed, "

@@ -151,7 +151,7 @@ async def read_versions(
         ids=[qdrant.PointId(uuid=id_) for id_ in ids],
         with_payload=_ONLY_THE_VERSION,
         with_vectors=_NO_VECTORS,
-        read_consistency=_MAJORITY if replicated else None,
+        read_consistency=MAJORITY if replicated else None,
     )
     response = await until_answered(
         lambda: client.grpc_points.Get(request, timeout=timeout_of(client)),
@@ -174,7 +174,7 @@ async def _send(
     for part in _parts(writes):
         try:
             response = await client.grpc_points.Upsert(
-                _upsert_request(collection, part, replicated), timeout=timeout_of(client)
+                upsert_request(collection, part, replicated), timeout=timeout_of(client)
             )
         except TRANSIENT as failure:
             if is_too_large(failure) and len(part) > 1:
@@ -195,11 +195,11 @@ async def _send(
 _COMPLETED = "Completed"
 _ONLY_THE_VERSION = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["version"]))
 _NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
-_MAJORITY = qdrant.ReadConsistency(type=qdrant.ReadConsistencyType.Majority)
+MAJORITY = qdrant.ReadConsistency(type=qdrant.ReadConsistencyType.Majority)
 _STRONG = qdrant.WriteOrdering(type=qdrant.WriteOrderingType.Strong)
 
 
-def _upsert_request(collection: str, writes: Sequence[Write], replicated: bool) -> qdrant.UpsertPoints:
+def upsert_request(collection: str, writes: Sequence[Write], replicated: bool) -> qdrant.UpsertPoints:
     may_replace = [0, *(w.replaces for w in writes if w.replaces is not None)]
     version_was_read = qdrant.Condition(
         field=qdrant.FieldCondition(

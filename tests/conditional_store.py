@@ -34,7 +34,9 @@ class ConditionalStore:
     points: dict[str, qdrant.PointStruct] = field(default_factory=dict)
     late: list[qdrant.UpsertPoints] = field(default_factory=list)
     requests: list[qdrant.UpsertPoints] = field(default_factory=list)
+    heeds_conditions: bool = True
     last_read: dict[str, int | None] = field(default_factory=dict)
+    reads: list[list[str]] = field(default_factory=list)
     replaced: list[tuple[int | None, int]] = field(default_factory=list)
     """Every version that was written, with the one it replaced."""
     rival_versions: int = 2**53 - 1
@@ -64,6 +66,7 @@ class ConditionalStore:
     async def Get(self, request: qdrant.GetPoints, timeout: float) -> qdrant.GetResponse:  # noqa: N802
         self._fail(self._take_turn())
         ids = [i.uuid for i in request.ids]
+        self.reads.append(ids)
         self.last_read |= {i: self.version(i) for i in ids}
         return qdrant.GetResponse(
             result=[
@@ -84,7 +87,7 @@ class ConditionalStore:
         for point in request.points:
             before = self.version(point.id.uuid)
             # A field that is missing matches no condition; here it reads as 0.
-            if before is None or (before != 0 and before in allowed):
+            if before is None or (before != 0 and before in allowed) or not self.heeds_conditions:
                 self.points[point.id.uuid] = point
                 self.replaced.append((before, point.payload["version"].integer_value))
 
