@@ -1,0 +1,283 @@
+"""The products of one generation, read back: by id from a bounded cache, and by what lies near a vector."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import AsyncQdrantClient
+from qdrant_client import grpc as qdrant
+
+from sinks.connection import timeout_of
+from sinks.identity import PointIds
+from sinks.points import Payload, Stored, Vector, dense_vector, number_of, product_point, read_vectors
+from sinks.retry import RetryPolicy, until_answered
+from sinks.writes import MAJORITY, Write, new_version, write
+
+Answer = TypeVar("Answer")
+
+MAX_AGE_SECONDS = 60.0
+_PRODUCTS_A_READ = 512
+_QUERIES_A_REQUEST = 64
+_REQUESTS_IN_FLIGHT = 2
+
+
+class Product(NamedTuple):
+    """A product as it is stored."""
+
+    product_id: str
+    version: int
+    title: str
+    brand: str
+    category: str
+    price: float | None
+    kind: str
+    """product, content or ad."""
+    available: bool
+    deleted: bool
+    """The mark of a product that was deleted; never available."""
+    ts: int | None
+    """ms; when the catalogue said so. None for a product known from purchases alone."""
+    text_hash: str
+    vector: Vector | None
+    """[d] float32, the unit vector of its text, read-only. None in the mark of a product deleted before it had one."""
+
+
+class Nearby(NamedTuple):
+    """A product that a search found."""
+
+    product_id: str
+    title: str
+    kind: str
+    score: float
+    """Cosine of the query's and the product's vector."""
+    vector: Vector | None
+    """[d] float32 unit vector, where it was asked for."""
+
+
+class Catalogue:
+    """Reads of `products--NAME` (or of the alias `products`), with a bounded cache of single products.
+
+    What it gives may be up to `max_age_seconds` old: other workers write products, too. `near` always asks Qdrant.
+    A product that is missing is not remembered as missing, since it may come at any moment.
+    """
+
+    def __init__(
+        self,
+        client: AsyncQdrantClient,
+        collection: str,
+        ids: PointIds,
+        *,
+        cached: int,
+        max_age_seconds: float = MAX_AGE_SECONDS,
+        replicated: bool = False,
+        retry: RetryPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`cached` bounds the products kept in memory (1.5 KB each at 384 dimensions, and their texts)."""
+        self._client = client
+        self.collection = collection
+        self._ids = ids
+        self._cached = cached
+        self._max_age = max_age_seconds
+        self._replicated = replicated
+        self._retry = retry or RetryPolicy()
+        self._clock = clock
+        self._products: OrderedDict[str, tuple[float, Product]] = OrderedDict()
+        self._invalid_meanwhile: list[set[str]] = []
+
+    async def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
+        """Those of the products that exist, marks of deleted ones included, by product id.
+
+        Raises:
+            PermanentReadError: Qdrant refused the read for good. Transient errors are waited out (see `retry`).
+        """
+        found: dict[str, Product] = {}
+        missing = []
+        fresh = self._clock() - self._max_age
+        for product_id in dict.fromkeys(product_ids):
+            entry = self._products.get(product_id)
+            if entry is not None and entry[0] > fresh:
+                self._products.move_to_end(product_id)
+                found[product_id] = entry[1]
+            else:
+                missing.append(product_id)
+        if missing:
+            invalid: set[str] = set()
+            self._invalid_meanwhile.append(invalid)
+            try:
+                asked_at = self._clock()
+                read = await self.read(missing)
+            finally:
+                self._invalid_meanwhile = [other for other in self._invalid_meanwhile if other is not invalid]
+            for product_id, product in read.items():
+                if product_id not in invalid:
+                    self._keep(asked_at, product)
+            found |= read
+        return found
+
+    async def read(self, product_ids: Sequence[str]) -> dict[str, Product]:
+        """As `get`, but asks Qdrant, past the cache: what a write may name in `replaces`."""
+        found: dict[str, Product] = {}
+        for start in range(0, len(product_ids), _PRODUCTS_A_READ):
+            by_point = {self._ids.product(p): p for p in product_ids[start : start + _PRODUCTS_A_READ]}
+            request = qdrant.GetPoints(
+                collection_name=self.collection,
+                ids=[qdrant.PointId(uuid=point_id) for point_id in by_point],
+                with_payload=_ALL_PAYLOAD,
+                with_vectors=_TEXT_VECTOR,
+                read_consistency=MAJORITY if self._replicated else None,
+            )
+            response: qdrant.GetResponse = await self._answered(self._client.grpc_points.Get, request)
+            for point in response.result:
+                product_id = by_point[point.id.uuid]
+                found[product_id] = _product(product_id, point)
+        return found
+
+    async def near(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        *,
+        kind: str | None = None,
+        with_vectors: bool = False,
+    ) -> list[list[Nearby]]:
+        """For each query, the available products nearest to it by cosine, best first, at most `limit`.
+
+        Args:
+            queries: [n, d] float32, any norm. A caller that compares centred subtracts the mean from the query alone:
+                the products' vectors are raw, and subtracting it from them as well would hardly change the order.
+            limit: at least 1.
+            kind: only products of this kind.
+            with_vectors: whether to fetch the products' vectors, too.
+
+        On a large collection Qdrant searches its HNSW graph, which is approximate.
+
+        Raises:
+            ValueError: the queries are no finite [n, d].
+            PermanentReadError: Qdrant refused the search for good (a wrong dimension, no such collection).
+        """
+        if queries.ndim != 2 or not np.isfinite(queries).all():
+            raise ValueError(f"queries of shape {queries.shape} must be [n, d] and finite")
+        wanted = [_AVAILABLE] if kind is None else [_AVAILABLE, _of_kind(kind)]
+        requests = [
+            qdrant.QueryPoints(
+                collection_name=self.collection,
+                query=qdrant.Query(nearest=qdrant.VectorInput(dense=dense_vector(query))),
+                using="text",
+                filter=qdrant.Filter(must=wanted),
+                limit=limit,
+                with_payload=_SHOWN_PAYLOAD,
+                with_vectors=_TEXT_VECTOR if with_vectors else _NO_VECTORS,
+            )
+            for query in queries
+        ]
+        gate = asyncio.Semaphore(_REQUESTS_IN_FLIGHT)
+
+        async def batch(start: int) -> list[list[Nearby]]:
+            request = qdrant.QueryBatchPoints(
+                collection_name=self.collection, query_points=requests[start : start + _QUERIES_A_REQUEST]
+            )
+            async with gate:
+                response = await self._answered(self._client.grpc_points.QueryBatch, request)
+            return [[_nearby(point, with_vectors) for point in result.result] for result in response.result]
+
+        batches = await asyncio.gather(*(batch(start) for start in range(0, len(requests), _QUERIES_A_REQUEST)))
+        return [found for batch in batches for found in batch]
+
+    async def insert_provisional(self, products: Mapping[str, tuple[str, Vector]]) -> None:
+        """Make products known by what a purchase says of them: {product_id: (title, unit vector of the title)}.
+
+        Inserted unavailable and only where there is no point yet, not even the mark of a deletion: whatever the
+        catalogue has said or will say stands.
+
+        Raises:
+            PermanentWriteError: Qdrant refused the write for good.
+        """
+        known = await self.get(products)
+        writes = []
+        for product_id, (title, vector) in products.items():
+            if product_id in known:
+                continue
+            id_, version = self._ids.product(product_id), new_version()
+            payload: Payload = {
+                "product_id": product_id,
+                "title": title,
+                "brand": "",
+                "category": "",
+                "kind": "product",
+                "available": False,
+                "text_hash": "",
+            }
+            writes.append(Write(id_, version, None, product_point(id_, version, vector, payload)))
+        # Where somebody else's point is found, that is as good as ours.
+        await write(self._client, self.collection, writes, replicated=self._replicated, retry=self._retry)
+
+    def invalidate(self, product_ids: Iterable[str]) -> None:
+        """Forget these products, also those that a `get` is reading at this moment: they were written anew."""
+        for product_id in product_ids:
+            self._products.pop(product_id, None)
+            for invalid in self._invalid_meanwhile:
+                invalid.add(product_id)
+
+    async def _answered(self, method: Callable[..., Awaitable[Answer]], request: object) -> Answer:
+        return await until_answered(
+            lambda: method(request, timeout=timeout_of(self._client)),
+            doing="reading products",
+            collection=self.collection,
+            retry=self._retry,
+        )
+
+    def _keep(self, read_at: float, product: Product) -> None:
+        self._products[product.product_id] = (read_at, product)
+        self._products.move_to_end(product.product_id)
+        while len(self._products) > self._cached:
+            self._products.popitem(last=False)
+
+
+_ALL_PAYLOAD = qdrant.WithPayloadSelector(enable=True)
+_SHOWN_PAYLOAD = qdrant.WithPayloadSelector(
+    include=qdrant.PayloadIncludeSelector(fields=["product_id", "title", "kind"])
+)
+_TEXT_VECTOR = qdrant.WithVectorsSelector(include=qdrant.VectorsSelector(names=["text"]))
+_NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
+
+# A deleted product is never available (`product_point` sees to that), so one indexed condition does for both.
+_AVAILABLE = qdrant.Condition(field=qdrant.FieldCondition(key="available", match=qdrant.Match(boolean=True)))
+
+
+def _of_kind(kind: str) -> qdrant.Condition:
+    return qdrant.Condition(field=qdrant.FieldCondition(key="kind", match=qdrant.Match(keyword=kind)))
+
+
+def _product(product_id: str, point: qdrant.RetrievedPoint) -> Product:
+    stored: Stored = point.payload
+    # An absent entry of a protobuf map reads as an empty value: "", 0 or false.
+    return Product(
+        product_id=product_id,
+        version=stored["version"].integer_value,
+        title=stored["title"].string_value,
+        brand=stored["brand"].string_value,
+        category=stored["category"].string_value,
+        price=number_of(stored["price"]) if "price" in stored else None,
+        kind=stored["kind"].string_value,
+        available=stored["available"].bool_value,
+        deleted=stored["deleted"].bool_value,
+        ts=stored["ts"].integer_value if "ts" in stored else None,
+        text_hash=stored["text_hash"].string_value,
+        vector=read_vectors(point).get("text"),
+    )
+
+
+def _nearby(point: qdrant.ScoredPoint, with_vectors: bool) -> Nearby:
+    stored: Stored = point.payload
+    return Nearby(
+        stored["product_id"].string_value,
+        stored["title"].string_value,
+        stored["kind"].string_value,
+        point.score,
+        read_vectors(point).get("text") if with_vectors else None,
+    )
