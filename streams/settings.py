@@ -185,8 +185,8 @@ class Encoder(msgspec.Struct, frozen=True, kw_only=True):
     token_budget: Annotated[int, _is("Tokens of one forward pass; 0: by device.", "tokens", ge=0)] = 0
     cache_entries: Annotated[int, _is("Texts whose vectors are kept.", "texts", ge=0)] = 100_000
     threads: Annotated[int, _is("Compute threads on a CPU; 0: every core.", "threads", ge=0, le=1024)] = 1
-    query_prefix: Annotated[str, _is("Put before every query, as the model asks.")] = ""
-    product_prefix: Annotated[str, _is("Put before every product's text, as the model asks.")] = ""
+    query_prefix: Annotated[str, _is("Put before every query; empty: what the model itself asks for.")] = ""
+    product_prefix: Annotated[str, _is("Put before every product's text; empty: what the model asks for.")] = ""
 
 
 class Profiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,6 +269,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     derivation: Derivation = Derivation()
     worker: Worker = Worker()
     sources: Mapping[str, str] = types.MappingProxyType({})
+
+    @property
+    def encoder_address(self) -> str:
+        """`encoder.address`, or the one it stands for where it is empty."""
+        return self.encoder.address or f"unix://{self.data_dir.absolute() / 'encoder.sock'}"
 
     def source(self, name: str) -> str:
         """Where the value of `section.field` came from."""

@@ -125,6 +125,17 @@ def committed_offsets(admin: AdminClient, group: str) -> dict[TopicPartition, in
     return {(at.topic, at.partition): at.offset for at in answer.topic_partitions if at.offset >= 0}
 
 
+def member_count(admin: AdminClient, group: str) -> int:
+    """How many consumers are in the group now; 0 for an unknown one."""
+    future = admin.describe_consumer_groups([group], request_timeout=REQUEST_SECONDS)[group]
+    try:
+        return len(future.result().members)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return 0
+        raise
+
+
 def _offsets(admin: AdminClient, topics: Mapping[str, Topic], spec: OffsetSpec) -> dict[TopicPartition, int]:
     asked = {
         KafkaPartition(name, partition): spec for name, topic in topics.items() for partition in range(topic.partitions)

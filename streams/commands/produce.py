@@ -1,0 +1,261 @@
+"""`afterglow produce`: events from files to Kafka."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+import click
+
+from streams.commands.options import as_json, with_settings
+from streams.commands.output import print_json, print_table
+from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from streams.events import Event
+    from streams.producer import EventProducer
+    from streams.progress import Waiting
+    from streams.refusals import Refusals
+
+MAX_LINE: Final = 1_000_000
+_REPORT_EVERY: Final = 2000
+
+
+@click.command("produce")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--topic",
+    type=click.Choice(["searches", "purchases", "products"]),
+    required=True,
+    help="What the lines are; their topic's own name is a setting.",
+)
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="At most so many events a second.")
+@click.option("--wait", is_flag=True, help="Return when they are folded in, and what that made due is done.")
+@as_json
+@with_settings
+def command(
+    settings: Settings, files: tuple[str, ...], topic: str, rate: float | None, wait: bool, as_json: bool
+) -> None:
+    """Send events from files of JSON lines: plain, .gz, .zst, or - for standard input.
+
+    Each line is one event; `afterglow schema` shows the fields. Lines are checked before they are sent, and sent
+    as they are. A line that can't be understood is left out and told: exit code 1. A Ctrl-C still delivers what was
+    read by then.
+    """
+    from streams.producer import EventProducer
+    from streams.progress import wait_until_folded
+    from streams.refusals import Refusals
+
+    _check_files(files)
+    _check_topic(settings, topic)
+    refusals = Refusals()
+    started = time.monotonic()
+    with ExitStack() as stack:
+        progress = stack.enter_context(_bar())
+        with EventProducer(settings) as producer:
+            sent = _send_files(files, topic, settings, producer, refusals, rate, progress)
+        seconds = time.monotonic() - started
+        if wait:
+            wait_until_folded(settings, producer.offsets, _waiting_on(progress, f"afterglow-{settings.generation}"))
+    _summarise(topic, sent, seconds, time.monotonic() - started if wait else None, refusals, as_json=as_json)
+    if refusals.count:
+        raise click.ClickException(
+            f"{refusals.count:,} of {sent + refusals.count:,} lines were refused and not sent; the others were"
+        )
+
+
+def _check_files(files: tuple[str, ...]) -> None:
+    for name in files:
+        if name != "-" and not Path(name).is_file():
+            raise click.BadParameter(f"there is no file {name}", param_hint="FILE")
+
+
+def _check_topic(settings: Settings, topic: str) -> None:
+    """Make the topics where this one is missing, so that the first to come makes them right."""
+    from streams.kafka import answered, connect_admin
+    from streams.topics import describe, ensure_topics
+
+    admin = connect_admin(settings.kafka)
+    name = getattr(settings.topics, topic)
+    if not answered(lambda: describe(admin, [name]), settings.kafka, timeout_seconds=10):
+        ensure_topics(settings)
+
+
+def _send_files(
+    files: tuple[str, ...],
+    topic: str,
+    settings: Settings,
+    producer: EventProducer,
+    refusals: Refusals,
+    rate: float | None,
+    progress: Progress | None,
+) -> int:
+    from streams.events import InvalidEvent, event_key
+
+    decode, name = _decoder(topic), getattr(settings.topics, topic)
+    sent, started = 0, time.monotonic()
+    for file in files:
+        with _opened(file) as (lines, position, size):
+            task = progress.add_task(file, total=size, events=0) if progress else None
+            for number, line in _lines(lines, file):
+                if rate is not None:
+                    _pace(producer, started + sent / rate)
+                try:
+                    if len(line) > MAX_LINE:
+                        raise InvalidEvent("value", f"is longer than {MAX_LINE} bytes")
+                    event = decode(line, time.time_ns() // 1_000_000)
+                    producer.send(name, event_key(event).encode(), line)
+                    sent += 1
+                except InvalidEvent as error:
+                    refusals.add(error, f"{file}:{number}")
+                if progress and task is not None and not number % _REPORT_EVERY:
+                    progress.update(task, completed=position(), events=sent)
+            if progress and task is not None:
+                progress.update(task, total=size or 1, completed=size or 1, events=sent)
+    return sent
+
+
+def _decoder(topic: str) -> Callable[[bytes, int], Event]:
+    from streams.events import decode_product, decode_purchase, decode_search
+
+    def decode_line(value: bytes, reference_ms: int) -> Event:
+        product = decode_product(value, reference_ms)
+        assert product is not None  # only a null value is a deletion, and a line is bytes
+        return product
+
+    decoders: dict[str, Callable[[bytes, int], Event]] = {
+        "searches": decode_search,
+        "purchases": decode_purchase,
+        "products": decode_line,
+    }
+    return decoders[topic]
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines without the white space around them; blank ones left out.
+
+    Memory is bounded: of a line longer than `MAX_LINE` only a piece comes, which is still too long.
+    """
+    number = 0
+    try:
+        while line := file.readline(MAX_LINE + 2):
+            number += 1
+            if not line.endswith(b"\n"):
+                while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                    pass
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")  # the mark some editors put before UTF-8
+            if line.endswith(b"\n") or len(line) <= MAX_LINE:
+                line = line.strip()
+            if line:
+                yield number, line
+    except (OSError, EOFError, zlib.error) as error:
+        raise click.ClickException(
+            f"{name} can't be read after line {number}: {error}; what came before was sent"
+        ) from error
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[tuple[BinaryIO, Callable[[], int], int | None]]:
+    """The file's lines, uncompressed; how far it has been read, and its size (bytes on disk, None if unknown)."""
+    if name == "-":
+        yield sys.stdin.buffer, lambda: 0, None
+        return
+    path = Path(name)
+    with ExitStack() as stack:
+        raw = stack.enter_context(path.open("rb"))
+        lines: BinaryIO = raw
+        if path.suffix == ".gz":
+            lines = stack.enter_context(cast(BinaryIO, gzip.GzipFile(fileobj=raw)))
+        elif path.suffix in (".zst", ".zstd"):
+            from streams.commands.zstandard_file import ZstandardFile
+
+            lines = stack.enter_context(cast(BinaryIO, io.BufferedReader(ZstandardFile(raw), 1 << 17)))
+        yield lines, raw.tell, path.stat().st_size
+
+
+def _pace(producer: EventProducer, not_before: float) -> None:
+    while (early := not_before - time.monotonic()) > 0:
+        producer.poll(min(early, 0.1))
+
+
+@contextmanager
+def _bar() -> Iterator[Progress | None]:
+    """A progress bar on standard error, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[events]:,} events"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
+
+
+def _waiting_on(progress: Progress | None, group: str) -> Callable[[Waiting], None]:
+    """Shows what is still to come; where there is no bar, says once if there is no worker."""
+    if progress is None:
+        told = False
+
+        def tell(waiting: Waiting) -> None:
+            nonlocal told
+            if waiting.records and not waiting.workers and not told:
+                click.echo(f"waiting for a worker: none is in the group {group}", err=True)
+                told = True
+
+        return tell
+    task = progress.add_task("folding in", total=None, events=0)
+    total = 0
+
+    def show(waiting: Waiting) -> None:
+        nonlocal total
+        total = max(total, waiting.records)
+        if waiting.records and not waiting.workers:
+            description = f"waiting for a worker of the group {group}"
+        else:
+            description = "recommending" if waiting.due else "folding in"
+        left = waiting.records or waiting.due or 0
+        progress.update(
+            task, description=description, total=total or 1, completed=(total or 1) - waiting.records, events=left
+        )
+
+    return show
+
+
+def _summarise(
+    topic: str, sent: int, seconds: float, waited: float | None, refusals: Refusals, *, as_json: bool
+) -> None:
+    if as_json:
+        print_json(
+            {
+                "topic": topic,
+                "sent": sent,
+                "refused": refusals.count,
+                "refusals": refusals.listed(),
+                "seconds": round(seconds, 3),
+                "seconds_until_folded": None if waited is None else round(waited, 3),
+            }
+        )
+        return
+    folded = "" if waited is None else f"; all folded in after {waited:.1f} s"
+    click.echo(f"sent {sent:,} {topic} in {seconds:.1f} s ({sent / max(seconds, 1e-9):,.0f}/s){folded}")
+    if refusals.count:
+        print_table(
+            ["REFUSED", "FIRST AT", "FIELD", "REASON"],
+            [[kind.count, kind.example, kind.field, kind.reason] for kind in refusals.listed()],
+        )

@@ -1,0 +1,81 @@
+"""Waiting until what was sent has been folded in, and what that made due is done."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from streams.kafka import answered, connect_admin
+from streams.settings import Settings
+from streams.topics import TopicPartition, committed_offsets, member_count
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+POLL_SECONDS: Final = 0.25
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """What is still to come: records not acknowledged by the workers, and profiles with due work.
+
+    `due` is None until the records are done. `workers` is how many are in the group now.
+    """
+
+    records: int
+    due: int | None
+    workers: int
+
+
+def wait_until_folded(
+    settings: Settings,
+    offsets: Mapping[TopicPartition, int],
+    report: Callable[[Waiting], None] = lambda _: None,
+) -> None:
+    """Return once every record up to these offsets (inclusive) is folded in, and what that made due is done.
+
+    First the committed offsets of the generation's group pass them; then no profile has work that is due by the time
+    a candidate interval after that. Work of others that falls due by then is waited for as well. There is no time
+    limit: without a worker it waits for one, and `report`, called at every look, says so (`workers` is 0).
+    Raises `KafkaUnreachable`, and what Qdrant's client raises.
+    """
+    group = f"afterglow-{settings.generation}"
+    admin = connect_admin(settings.kafka)
+    while (waiting := _records(admin, group, offsets, settings)).records:
+        report(waiting)
+        time.sleep(POLL_SECONDS)
+    report(waiting)
+    horizon_ms = time.time_ns() // 1_000_000 + settings.derivation.candidates_interval.milliseconds
+    asyncio.run(_wait_for_due(settings, horizon_ms, lambda due: report(msgspec.structs.replace(waiting, due=due))))
+
+
+def _records(admin: AdminClient, group: str, offsets: Mapping[TopicPartition, int], settings: Settings) -> Waiting:
+    committed = answered(lambda: committed_offsets(admin, group), settings.kafka)
+    missing = sum(max(0, offset + 1 - committed.get(at, 0)) for at, offset in offsets.items())
+    workers = answered(lambda: member_count(admin, group), settings.kafka) if missing else 0
+    return Waiting(records=missing, due=None, workers=workers)
+
+
+async def _wait_for_due(settings: Settings, horizon_ms: int, report: Callable[[int], None]) -> None:
+    from qdrant_client import models
+
+    from sinks.connection import connect
+
+    qdrant = settings.qdrant
+    client = connect(
+        qdrant.address,
+        api_key=qdrant.api_key.reveal() or None,
+        tls=qdrant.tls,
+        timeout_seconds=qdrant.timeout.seconds,
+    )
+    is_due = models.Filter(must=[models.FieldCondition(key="due", range=models.Range(lte=horizon_ms))])
+    try:
+        while due := (await client.count(f"profiles--{settings.generation}", is_due, exact=True)).count:
+            report(due)
+            await asyncio.sleep(POLL_SECONDS)
+        report(0)
+    finally:
+        await client.close()
