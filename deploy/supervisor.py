@@ -16,6 +16,7 @@ from deploy.children import Child, ends
 from deploy.reaper import Reaper
 
 TICK_SECONDS = 0.1
+SLOW_SECONDS = 15.0
 USAGE_ERROR = 2
 
 
@@ -30,13 +31,17 @@ def at_once() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process to keep running. `ready` is asked again and again after each start, until it says yes."""
+    """One process to keep running.
+
+    `ready` is asked again and again after each start, until it says yes; one that doesn't within `ready_seconds`
+    can't be kept running. It is asked from the supervisor's thread, which waits for the answer: be brief.
+    """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     ready: Callable[[], bool] = at_once
-    ready_seconds: float = 120.0
+    ready_seconds: float = 600.0
     drain_seconds: float = 30.0
 
 
@@ -71,6 +76,7 @@ class _Running:
     start_at: float = 0.0
     ready_by: float = 0.0
     ready: bool = False
+    slow: bool = False
     started: int = 0
     deaths: deque[float] = field(default_factory=deque)
 
@@ -162,15 +168,14 @@ class Supervisor:
         for service in stage.services:
             self._keep_last_log(service)
             self._running.append(_Running(service))
-        while True:
+        while not self._stopping.is_set():
             self._tick()
             if all(one.ready for one in self._running):
-                break
-            if self._stopping.wait(TICK_SECONDS):
-                return False
-        if stage.then is not None:
-            stage.then()
-        return not self._stopping.is_set()
+                if stage.then is not None:
+                    stage.then()
+                return True
+            self._stopping.wait(TICK_SECONDS)
+        return False
 
     def _tick(self) -> None:
         for one in self._running:
@@ -178,7 +183,7 @@ class Supervisor:
                 if time.monotonic() >= one.start_at:
                     self._spawn(one)
             elif one.child.exit_code is not None:
-                self._bury(one, one.child, ends(one.child.exit_code))
+                self._bury(one, one.child, one.child.exit_code)
             elif not one.ready:
                 self._probe(one, one.child)
 
@@ -188,6 +193,7 @@ class Supervisor:
         assert self._reaper is not None
         self._reaper.watch(one.child.pid)
         one.started += 1
+        one.slow = False
         one.ready_by = time.monotonic() + service.ready_seconds
 
     def _probe(self, one: _Running, child: Child) -> None:
@@ -195,19 +201,21 @@ class Supervisor:
         if one.ready:
             self._report(f"{one.service.name} is {'ready' if one.started == 1 else 'back'}")
         elif time.monotonic() > one.ready_by:
-            self._bury(one, child, f"not ready after {one.service.ready_seconds:.0f} s")
+            seconds = one.service.ready_seconds
+            raise ServiceFailed(f"{one.service.name} is not ready after {seconds:.0f} s. {_last_words(child)}")
+        elif not one.slow and time.monotonic() > one.ready_by - one.service.ready_seconds + SLOW_SECONDS:
+            one.slow = True
+            self._report(f"{one.service.name} is still starting; its log is {child.log}")
 
-    def _bury(self, one: _Running, child: Child, reason: str) -> None:
+    def _bury(self, one: _Running, child: Child, exit_code: int) -> None:
         """Take note of a death, with the last words; start again later, or give up."""
-        exit_code = child.exit_code
         self._remove(one, child)
         now = time.monotonic()
         one.deaths.append(now)
         while now - one.deaths[0] > self._policy.window_seconds:
             one.deaths.popleft()
         name = one.service.name
-        words = "".join(f"\n    {line}" for line in child.last_lines())
-        story = f"{name} has ended ({reason}). Its last lines in {child.log}:{words or ' none'}"
+        story = f"{name} has ended ({ends(exit_code)}). {_last_words(child)}"
         if exit_code == USAGE_ERROR:
             raise ServiceFailed(story)
         if len(one.deaths) > self._policy.most_restarts:
@@ -218,9 +226,7 @@ class Supervisor:
         self._report(f"{story}\n{name} starts again in {delay:.1f} s")
 
     def _drain(self) -> None:
-        """Stage by stage, the last one first: SIGTERM to all of a stage, then SIGKILL to what outlives its
-        deadline.
-        """
+        """Stage by stage, the last first: SIGTERM to all of a stage, then SIGKILL to what outlives its deadline."""
         for stage in reversed(self._stages):
             names = {service.name for service in stage.services}
             alive = [(one, one.child) for one in self._running if one.service.name in names and one.child]
@@ -251,3 +257,8 @@ class Supervisor:
         log = self._log(service)
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
+
+
+def _last_words(child: Child) -> str:
+    words = "".join(f"\n    {line}" for line in child.last_lines())
+    return f"Its last lines in {child.log}:{words or ' none'}"

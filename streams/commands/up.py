@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -52,9 +52,6 @@ def run(settings: Settings, *, workers: int, config: Path | None) -> int:
     """Run until a signal asks to stop. The exit code: 0, or 1 when something can't be started or kept
     running.
     """
-    from rich.console import Console
-    from rich.markup import escape
-
     from deploy.data_directory import AlreadyRunning
     from deploy.kafka import KafkaUnavailable
     from deploy.ports import PortTaken
@@ -62,25 +59,23 @@ def run(settings: Settings, *, workers: int, config: Path | None) -> int:
     from deploy.stack import NothingListens
     from deploy.supervisor import ServiceFailed
 
-    console = Console(highlight=False, soft_wrap=True)
-    errors = Console(highlight=False, soft_wrap=True, stderr=True)
-
     def report(text: str) -> None:
-        console.print(f"[dim]{escape(text)}[/]")
+        with suppress(OSError):  # nobody reads any more: no reason to stop
+            click.secho(text, dim=True)
 
     try:
         stack = stack_of(settings, workers=workers, config=config, report=report)
         with _stopped_by_signals(stack, report), stack, published(settings, stack.endpoints):
             if not stack.stopping:
-                console.print(_announcement(stack, workers))
+                click.echo(_announcement(stack, workers))
             stack.wait()
     except ServiceFailed as failure:
-        errors.print(f"[bold red]Afterglow has stopped.[/] {escape(str(failure))}")
+        _complain(f"Afterglow has stopped. {failure}")
         return 1
     except (AlreadyRunning, KafkaUnavailable, QdrantUnavailable, PortTaken, NothingListens, OSError) as error:
-        errors.print(f"[bold red]Afterglow can't start.[/] {escape(str(error))}")
+        _complain(f"Afterglow can't start. {error}")
         return 1
-    console.print("Stopped. Everything is kept: start again with the same data directory.")
+    report("Stopped. Everything is kept: start again with the same data directory.")
     return 0
 
 
@@ -196,7 +191,8 @@ def _stopped_by_signals(stack: Stack, report: Callable[[str], None]) -> Iterator
         report("Stopping at once." if stack.stopping else "Draining; again to stop at once.")
         stack.ask_to_stop()
 
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    wanted = [number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in wanted}  # `nohup` ignores SIGHUP: so be it
     try:
         yield
     finally:
@@ -207,7 +203,7 @@ def _stopped_by_signals(stack: Stack, report: Callable[[str], None]) -> Iterator
 def _announcement(stack: Stack, workers: int) -> str:
     endpoints = stack.endpoints
     return (
-        f"[bold green]Afterglow is ready.[/] Ctrl-C drains and stops it.\n"
+        f"{click.style('Afterglow is ready.', fg='green', bold=True)} Ctrl-C drains and stops it.\n"
         f"  Kafka    {endpoints.kafka}{_own(stack, 'kafka')}\n"
         f"  Qdrant   {endpoints.qdrant}{_own(stack, 'qdrant')}\n"
         f"  encoder  {endpoints.encoder}\n"
@@ -217,4 +213,9 @@ def _announcement(stack: Stack, workers: int) -> str:
 
 
 def _own(stack: Stack, name: str) -> str:
-    return "" if name in stack.pids() else " [dim](yours)[/]"
+    return "" if name in stack.pids() else " (yours)"
+
+
+def _complain(text: str) -> None:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(text, err=True)
