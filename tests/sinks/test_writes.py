@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient
 
 import sinks.writes
+from sinks.connection import connect
 from sinks.points import payload_point
 from sinks.retry import PermanentReadError, PermanentWriteError, RetryPolicy, until_answered
 from sinks.writes import VERSION_LIMIT, Write, new_version, read_versions, write
@@ -220,6 +221,39 @@ def test_versions_are_in_range_and_differ() -> None:
     drawn = {new_version() for _ in range(1000)}
     assert len(drawn) == 1000
     assert all(0 < version < VERSION_LIMIT for version in drawn)
+
+
+async def test_of_writers_that_compete_on_a_real_engine_none_loses_or_repeats_an_event(qdrant: str) -> None:
+    async def fold(writer: str, events: int) -> int:
+        """Adds events to three points, each event once; returns how many writes had to be done anew."""
+        client, redone = connect(qdrant, timeout_seconds=30), 0
+        for event in (f"{writer}{n}" for n in range(events)):
+            left = [ADA, BOB, EVE]
+            while left:
+                found = await client.retrieve("competing", left)
+                read = {str(p.id): (p.payload["version"], p.payload["events"]) for p in found if p.payload}
+                # A False may stand for a write that was applied and replaced since: hence the look before adding.
+                left = [id_ for id_ in left if event not in read.get(id_, (0, []))[1]]
+                writes = []
+                for id_ in left:
+                    replaces, folded = read.get(id_, (None, []))
+                    version = new_version()
+                    point = payload_point(id_, version, {"events": [*folded, event]})
+                    writes.append(Write(id_, version, replaces, point))
+                mine = await write(client, "competing", writes)
+                left = [w.id for w, done in zip(writes, mine, strict=True) if not done]
+                redone += len(left)
+        await client.close()
+        return redone
+
+    client = connect(qdrant, timeout_seconds=30)
+    await client.create_collection("competing", vectors_config={})
+    redone = await asyncio.gather(*[fold(writer, 10) for writer in "wxyz"])
+    points = await client.retrieve("competing", [ADA, BOB, EVE])
+    await client.close()
+    everything = sorted(f"{writer}{n}" for writer in "wxyz" for n in range(10))
+    assert [p.payload and sorted(p.payload["events"]) for p in points] == [everything] * 3
+    assert sum(redone) > 0  # they did get in each other's way
 
 
 any_turn = st.sampled_from([turn for turn in Turn if turn is not Turn.REFUSE])
