@@ -41,9 +41,7 @@ def read_addresses(data_dir: Path) -> Addresses | None:
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
-        raise ValueError(
-            f"{file} can't be understood ({error}); remove it and start `afterglow up` again"
-        ) from None
+        raise ValueError(f"{file} can't be understood ({error}); remove it and start `afterglow up` again") from None
     return found if _runs(found.pid) else None
 
 

@@ -144,9 +144,7 @@ def check_key(key: bytes | None, event: Event) -> None:
     """
     if key != event_key(event).encode():
         field = "product_id" if isinstance(event, Product) else "user_id"
-        raise InvalidEvent(
-            "key", f"is {_shown(decode_key(key))}, not the event's {field}; key the record by it"
-        )
+        raise InvalidEvent("key", f"is {_shown(decode_key(key))}, not the event's {field}; key the record by it")
 
 
 def decode_key(key: bytes | None) -> str:
@@ -239,11 +237,7 @@ def _refusal(error: Exception) -> InvalidEvent:
         return InvalidEvent("value", "is nested too deeply")
     where = _WHERE.match(str(error))
     if not isinstance(error, msgspec.ValidationError) or where is None:
-        what = (
-            str(error)
-            .removeprefix("JSON is malformed: ")
-            .replace("Input data was truncated", "it ends too early")
-        )
+        what = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it ends too early")
         return InvalidEvent("value", f"is not JSON: {what}")
     field, what = where["field"] or "value", where["what"]
     if missing := _MISSING.match(what):
@@ -257,14 +251,12 @@ def _refusal(error: Exception) -> InvalidEvent:
             advice = "; give milliseconds since 1970-01-01 UTC, without quotes or fraction"
         return InvalidEvent(field, f"must be {_NAMES.get(wanted, wanted)}, got {_kind_of(got)}{advice}")
     if length := _LENGTH.match(what):
-        return InvalidEvent(
-            field, "is empty" if length[1] == ">=" else f"is longer than {length[2]} characters"
-        )
+        return InvalidEvent(field, "is empty" if length[1] == ">=" else f"is longer than {length[2]} characters")
     if limit := _RANGE.match(what):
         bound = limit[2].removesuffix(".0")
         return InvalidEvent(field, f"must be {bound} or {'more' if limit[1] == '>=' else 'less'}")
     if choice := _CHOICE.match(what):
-        return InvalidEvent(field, f"must be product, content or ad, got {choice[1]}")
+        return InvalidEvent(field, f"must be product, content or ad, got {_shown(choice[1].strip("'"))}")
     if "out of range" in what:
         return InvalidEvent(field, "is too large a number")
     return InvalidEvent(field, f"is not valid: {what}")

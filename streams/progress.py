@@ -40,8 +40,11 @@ def wait_until_folded(
     First the committed offsets of the generation's group pass them; then no profile has work that is due by the time
     a candidate interval after that. Work of others that falls due by then is waited for as well. There is no time
     limit: without a worker it waits for one, and `report`, called at every look, says so (`workers` is 0).
-    Raises `KafkaUnreachable`, and what Qdrant's client raises.
+    A Qdrant that doesn't answer is waited for; one that refuses raises `sinks.retry.PermanentSinkError`. Raises
+    `KafkaUnreachable`.
     """
+    if not offsets:
+        return
     group = f"afterglow-{settings.generation}"
     admin = connect_admin(settings.kafka)
     while (waiting := _records(admin, group, offsets, settings)).records:
@@ -62,7 +65,9 @@ def _records(admin: AdminClient, group: str, offsets: Mapping[TopicPartition, in
 async def _wait_for_due(settings: Settings, horizon_ms: int, report: Callable[[int], None]) -> None:
     from qdrant_client import models
 
+    from sinks.collections import profiles_collection
     from sinks.connection import connect
+    from sinks.retry import RetryPolicy, until_answered
 
     qdrant = settings.qdrant
     client = connect(
@@ -72,8 +77,15 @@ async def _wait_for_due(settings: Settings, horizon_ms: int, report: Callable[[i
         timeout_seconds=qdrant.timeout.seconds,
     )
     is_due = models.Filter(must=[models.FieldCondition(key="due", range=models.Range(lte=horizon_ms))])
+    collection = profiles_collection(settings.generation)
+
+    async def count() -> int:
+        return (await client.count(collection, is_due, exact=True)).count
+
     try:
-        while due := (await client.count(f"profiles--{settings.generation}", is_due, exact=True)).count:
+        while due := await until_answered(
+            count, doing="counting due profiles", collection=collection, retry=RetryPolicy()
+        ):
             report(due)
             await asyncio.sleep(POLL_SECONDS)
         report(0)

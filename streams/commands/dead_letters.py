@@ -114,5 +114,6 @@ def _document(letter: DeadLetter) -> dict[str, object]:
 def _shown(data: bytes | None) -> str:
     if data is None:
         return "(null)"
-    text = repr(data.decode(errors="backslashreplace"))[1:-1]
+    text = data[: 4 * _SHOWN].decode(errors="backslashreplace")
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
