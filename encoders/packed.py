@@ -10,7 +10,7 @@ queries the cosine to a float32 forward is at least .99994, against .99987 with 
 """
 
 from collections.abc import Sequence
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from typing import Final, cast
 
 import torch
@@ -57,7 +57,7 @@ class PackedTransformer:
 
         self._words = embedding("word")
         self._positions = embedding("position") + embedding("token_type")[0]  # texts are all of type 0
-        self._first_position: int = config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
+        self._padding: int | None = config.pad_token_id if config.model_type in _POSITIONS_AFTER_PADDING else None
         self._embedding_norm = _norm(weights, "embeddings.LayerNorm", device)
         self._layers = [
             _Layer(weights, f"encoder.layer.{i}", config, device, self._dtype) for i in range(config.num_hidden_layers)
@@ -68,10 +68,7 @@ class PackedTransformer:
         """Pooled float32 vectors [n, dimension], not normalised, of token ids ordered by length."""
         groups = [(len(list(group)), length) for length, group in groupby(map(len, texts))]
         ids = self._moved(list(chain.from_iterable(texts)))
-        first = self._first_position
-        positions = self._moved(
-            list(chain.from_iterable(chain.from_iterable([range(first, first + n)] * m for m, n in groups)))
-        )
+        positions = self._moved(list(chain.from_iterable(map(self._position_ids, texts))))
         shape = (self.dimension,)
         x = F.layer_norm(self._words[ids] + self._positions[positions], shape, *self._embedding_norm, self._epsilon)
         bounds = self._bounds(texts) if self._varlen else None
@@ -84,6 +81,16 @@ class PackedTransformer:
             x = F.layer_norm(x + layer.attended(attended), shape, *layer.attention_norm, self._epsilon)
             x = F.layer_norm(x + layer.down(layer.up(x.to(self._dtype))), shape, *layer.output_norm, self._epsilon)
         return self._pool(x, groups)
+
+    def _position_ids(self, ids: Sequence[int]) -> Sequence[int]:
+        padding = self._padding
+        if padding is None:
+            return range(len(ids))
+        if padding not in ids:
+            return range(padding + 1, padding + 1 + len(ids))
+        # A vocabulary may hold "<pad>" as a piece of text too: RoBERTa gives it the padding's position, and counts on.
+        tokens = [i != padding for i in ids]
+        return [padding + is_token * seen for is_token, seen in zip(tokens, accumulate(tokens), strict=True)]
 
     def _moved(self, numbers: list[int]) -> Tensor:
         tensor = torch.tensor(numbers)

@@ -24,6 +24,7 @@ from encoders import protocol
 from encoders.errors import EncodingFailed, ModelError
 from encoders.pipeline import EncodingPipeline, LoadedModel
 from encoders.protocol import EncodeRequest
+from encoders.recipe import locate
 from encoders.text import MAX_CHARACTERS
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def serve(
     of the model and the tokenizer, 0 for all. A prefix of None is the model's own prompt, if it has one.
     Raises ModelError, AddressTaken, OSError; ExceptionGroup when the device is lost.
     """
+    locate(model)  # a wrong name is said at once, not after seconds of imports
     threads = threads or len(os.sched_getaffinity(0))
     os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizer's threads; read at its first use
     with _owned(address):
