@@ -256,7 +256,8 @@ def _refusal(error: Exception) -> InvalidEvent:
         bound = limit[2].removesuffix(".0")
         return InvalidEvent(field, f"must be {bound} or {'more' if limit[1] == '>=' else 'less'}")
     if choice := _CHOICE.match(what):
-        return InvalidEvent(field, f"must be product, content or ad, got {_shown(choice[1].strip("'"))}")
+        got = _shown(choice[1].strip("'"))
+        return InvalidEvent(field, f"must be product, content or ad, got {got}")
     if "out of range" in what:
         return InvalidEvent(field, "is too large a number")
     return InvalidEvent(field, f"is not valid: {what}")
