@@ -183,7 +183,7 @@ def encode(event: Event, reference_ms: int) -> bytes:
 
 def check_ts(ts: int, reference_ms: int) -> None:
     """Refuse a `ts` that is not in ms, or more than a day after `reference_ms`; raises `InvalidEvent`."""
-    if _MILLISECONDS_FROM <= ts <= reference_ms + DAY_MS:
+    if _MILLISECONDS_FROM <= ts < _MICROSECONDS_FROM and ts <= reference_ms + DAY_MS:
         return
     if not _SECONDS_FROM <= ts < _NANOSECONDS_TO:
         raise InvalidEvent("ts", f"is not a time after 1973: {ts}; give milliseconds since 1970-01-01 UTC")
