@@ -1,14 +1,14 @@
-"""An embedded Qdrant for one machine: Qdrant's own gRPC services over ``qdrant-edge-py``, its engine in process.
+"""An embedded Qdrant for one machine: Qdrant's own gRPC services over `qdrant-edge-py`, its engine in process.
 
-``python -m deploy.qdrant --data-dir DIR --port P`` is a process that any Qdrant client in any language talks to
+`python -m deploy.qdrant --data-dir DIR --port P` is a process that any Qdrant client in any language talks to
 over gRPC, on a loopback port. It serves collections, aliases, payload indexes, points and queries with the
 server's semantics and error codes; whatever it doesn't serve is answered UNIMPLEMENTED by name. In production a
 Qdrant server stands in its place and nothing else changes.
 
 Guarantees
-    * A write is answered once the engine has logged and applied it: a killed process (``kill -9``) loses nothing
+    * A write is answered once the engine has logged and applied it: a killed process (`kill -9`) loses nothing
       that was acknowledged. A power cut or a kernel crash can lose what was written since the last flush: at most
-      a second, or ``shards.UNFLUSHED_POINTS`` points a collection, whichever comes first.
+      a second, or `shards.UNFLUSHED_POINTS` points a collection, whichever comes first.
     * Writes to one collection happen one after another, whole, so that a conditional upsert is atomic against
       every other write. A write whose caller has gone is finished all the same.
     * A request is checked before any of it is applied.
@@ -16,7 +16,7 @@ Guarantees
 
 Non-guarantees
     * Search is exact and brute force, one thread: about 2 ms a query at 50,000 vectors of 384 numbers, in
-      batches. It is good to ``shards.COMFORTABLE_POINTS`` points a collection, and logs a warning beyond.
+      batches. It is good to `shards.COMFORTABLE_POINTS` points a collection, and logs a warning beyond.
     * HNSW, quantisation, sharding and replication settings are accepted, reported back, and have no effect.
     * Everything runs on one event loop. A large request is worked on in steps of a few milliseconds, with others in
       between; a flush stalls everyone for tens of milliseconds, compaction after deletions (only when idle)

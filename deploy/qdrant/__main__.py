@@ -1,4 +1,4 @@
-"""``python -m deploy.qdrant --data-dir DIR [--port P] [--address-file FILE]``: serve until SIGTERM or SIGINT.
+"""`python -m deploy.qdrant --data-dir DIR [--port P] [--address-file FILE]`: serve until SIGTERM or SIGINT.
 
 Prints nothing to stdout; logs to stderr. Exit codes: 0 stopped, 1 couldn't serve (folder in use or unreadable, port
 taken: stderr says which), 2 usage.

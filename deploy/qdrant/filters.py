@@ -32,7 +32,7 @@ Match = (
 
 
 def engine_filter(message: wire.Filter) -> edge.Filter:
-    """Raises ``Refused`` (INVALID_ARGUMENT) or ``ValueError`` for what no server would accept."""
+    """Raises `Refused` (INVALID_ARGUMENT) or `ValueError` for what no server would accept."""
     return edge.Filter(
         must=_conditions(message.must),
         should=_conditions(message.should),
@@ -139,7 +139,7 @@ def _ring(message: wire.GeoLineString) -> list[edge.GeoPoint]:
 
 
 def payload_selector(owner: wire.GetPoints, unset: bool) -> bool | list[str] | edge.PayloadSelector:
-    """``with_payload`` of a message; ``unset``: what the server takes where nothing is said."""
+    """`with_payload` of a message; `unset`: what the server takes where nothing is said."""
     if not owner.HasField("with_payload"):
         return unset
     selector = owner.with_payload
@@ -152,7 +152,7 @@ def payload_selector(owner: wire.GetPoints, unset: bool) -> bool | list[str] | e
 
 
 def vectors_selector(owner: wire.GetPoints) -> bool | list[str]:
-    """``with_vectors`` of a message; nothing said: none."""
+    """`with_vectors` of a message; nothing said: none."""
     if not owner.HasField("with_vectors"):
         return False
     selector = owner.with_vectors

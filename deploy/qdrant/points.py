@@ -1,7 +1,7 @@
 """Points between the wire and the engine: ids, vectors and payloads, both ways.
 
 A profile is six vectors and twelve kilobytes of payload, so this is the hot path. A vector crosses as the packed
-bytes of its own protobuf message, seen through a ``memoryview``: half the cost of a list of Python floats.
+bytes of its own protobuf message, seen through a `memoryview`: half the cost of a list of Python floats.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEFAULT_VECTOR = ""
 
 
 class VectorSlot(NamedTuple):
-    """What a collection's configuration says of one named vector; ``size`` is 0 for a sparse one."""
+    """What a collection's configuration says of one named vector; `size` is 0 for a sparse one."""
 
     kind: Literal["dense", "multi", "sparse"]
     size: int
@@ -33,7 +33,7 @@ VectorSlots = Mapping[str, VectorSlot]
 
 
 def point_id(message: wire.PointId) -> PointId:
-    """Raises ``Refused`` (INVALID_ARGUMENT) for an id that is neither a number nor a UUID."""
+    """Raises `Refused` (INVALID_ARGUMENT) for an id that is neither a number nor a UUID."""
     kind = message.WhichOneof("point_id_options")
     if kind == "uuid":
         try:
@@ -59,7 +59,7 @@ def wire_id(identity: int | UUID | str) -> wire.PointId:
 
 
 def engine_point(message: wire.PointStruct, slots: VectorSlots) -> edge.Point:
-    """Checked against the collection's vectors; raises ``Refused`` (INVALID_ARGUMENT)."""
+    """Checked against the collection's vectors; raises `Refused` (INVALID_ARGUMENT)."""
     vectors = engine_vectors(message.vectors, slots)
     return edge.Point(point_id(message.id), vectors, payload_of(message.payload))
 
@@ -140,7 +140,7 @@ def _sparse(indices: Iterable[int], values: Iterable[float], name: str, slot: Ve
 
 
 def query_vector(message: wire.VectorInput, name: str, slots: VectorSlots) -> EngineVector:
-    """A vector given literally in a query; raises ``Refused`` like ``engine_vectors``."""
+    """A vector given literally in a query; raises `Refused` like `engine_vectors`."""
     slot = slots.get(name)
     if slot is None:
         raise invalid(f"Not existing vector name error: {name}")
@@ -189,7 +189,7 @@ def write_payload(target: Mapping[str, wire.Value], payload: Mapping[str, Json] 
 
 
 def write_value(target: wire.Value, value: Json) -> None:
-    """Fill one protobuf ``Value``. Integers beyond 64 bits become doubles, as on the wire of a server."""
+    """Fill one protobuf `Value`. Integers beyond 64 bits become doubles, as on the wire of a server."""
     if isinstance(value, str):
         target.string_value = value
     elif value is None:
@@ -248,7 +248,7 @@ def retrieved(record: edge.Record) -> wire.RetrievedPoint:
 
 
 def scored(hit: edge.ScoredPoint, with_vectors: bool) -> wire.ScoredPoint:
-    """One point of a query's answer; some engine queries return vectors unasked, hence ``with_vectors``."""
+    """One point of a query's answer; some engine queries return vectors unasked, hence `with_vectors`."""
     point = wire.ScoredPoint(id=wire_id(hit.id), score=hit.score, version=hit.version)
     write_payload(point.payload, hit.payload)
     if with_vectors and hit.vector is not None:

@@ -107,7 +107,7 @@ class _Examples:
                 self._source_vector = message.lookup_from.vector_name
 
     def of(self, message: wire.VectorInput) -> EngineVector:
-        """Raises ``Refused``: NOT_FOUND for a missing point, INVALID_ARGUMENT for a vector that doesn't fit."""
+        """Raises `Refused`: NOT_FOUND for a missing point, INVALID_ARGUMENT for a vector that doesn't fit."""
         if message.WhichOneof("variant") is None:
             raise invalid("a query's vector is empty")
         if message.WhichOneof("variant") != "id":
@@ -131,7 +131,7 @@ class _Examples:
         return [self.of(message) for message in messages]
 
     def dense(self, messages: Iterable[wire.VectorInput]) -> list[list[float]]:
-        """Like ``every``, where only dense vectors can be averaged."""
+        """Like `every`, where only dense vectors can be averaged."""
         if self.using in self._collection.slots and self._collection.slots[self.using].kind != "dense":
             raise unserved("recommendation by the average of sparse vectors or multivectors")
         return [cast("list[float]", vector) for vector in self.every(messages)]
@@ -174,7 +174,7 @@ def _mmr(
 
 
 def order_by(message: wire.OrderBy) -> edge.OrderBy:
-    """Raises ``ValueError`` for a malformed key."""
+    """Raises `ValueError` for a malformed key."""
     start: int | float | str | None = None
     kind = message.start_from.WhichOneof("value")
     if kind == "timestamp":
@@ -203,7 +203,7 @@ def _without(mentioned: set[PointId], condition: edge.Filter | None) -> edge.Fil
 
 
 def as_query(message: wire.SearchPoints) -> wire.QueryPoints:
-    """The older ``search`` as the query that it is."""
+    """The older `search` as the query that it is."""
     query = wire.QueryPoints(
         collection_name=message.collection_name,
         limit=message.limit,
@@ -225,7 +225,7 @@ def as_query(message: wire.SearchPoints) -> wire.QueryPoints:
 def translated(
     catalogue: Catalogue, collection: Collection, messages: Sequence[wire.QueryPoints]
 ) -> list[edge.QueryRequest]:
-    """Every query of a batch, checked before any runs. Raises ``Refused`` or ``ValueError``."""
+    """Every query of a batch, checked before any runs. Raises `Refused` or `ValueError`."""
     translation = _Translation(catalogue, collection)
     return [translation.request(message) for message in messages]
 

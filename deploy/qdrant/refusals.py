@@ -21,7 +21,7 @@ _INVALID_INPUT = (
 
 
 class Refused(Exception):
-    """A request that is answered with ``code`` and this message instead of a result."""
+    """A request that is answered with `code` and this message instead of a result."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ def unserved(what: str) -> Refused:
 
 
 def from_engine(error: Exception) -> Refused:
-    """The engine raises bare ``Exception``: only its words tell bad input from a fault of its own."""
+    """The engine raises bare `Exception`: only its words tell bad input from a fault of its own."""
     message = str(error)
     if message.startswith("No point with id"):
         return not_found(message)

@@ -51,11 +51,14 @@ _WIRE_TYPES = {
 }
 
 MAX_NAME_LENGTH = 255
+_UNUSED_VECTOR = "unused"
+"""What the engine is given for a collection of payloads only: it wants at least one vector. No request can name it."""
+
 _FORBIDDEN_IN_NAMES = frozenset('<>:"/\\|?*\0\x1f')
 
 
 def check_name(name: str) -> None:
-    """A collection's or alias's name, by the server's rules; raises ``Refused`` (INVALID_ARGUMENT)."""
+    """A collection's or alias's name, by the server's rules; raises `Refused` (INVALID_ARGUMENT)."""
     if not 1 <= len(name) <= MAX_NAME_LENGTH:
         raise invalid(f"a collection's name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}")
     forbidden = sorted(_FORBIDDEN_IN_NAMES & set(name))
@@ -87,18 +90,21 @@ def _dense_params(configuration: wire.CreateCollection) -> Mapping[str, wire.Vec
 def engine_configuration(configuration: wire.CreateCollection) -> edge.EdgeConfig:
     """The engine's configuration of a new collection: the vectors as asked, and never an HNSW graph.
 
-    Raises ``Refused``: INVALID_ARGUMENT for a size or distance that no server takes, UNIMPLEMENTED for a datatype
+    Raises `Refused`: INVALID_ARGUMENT for a size or distance that no server takes, UNIMPLEMENTED for a datatype
     that this engine lacks.
     """
+    dense = {name: _vector(name, params) for name, params in _dense_params(configuration).items()}
+    sparse = {
+        name: edge.EdgeSparseVectorParams(
+            modifier=edge.Modifier.Idf if params.modifier == wire.Modifier.Value("Idf") else None
+        )
+        for name, params in configuration.sparse_vectors_config.map.items()
+    }
+    if not dense and not sparse:
+        sparse = {_UNUSED_VECTOR: edge.EdgeSparseVectorParams()}
     return edge.EdgeConfig(
-        vectors={name: _vector(name, params) for name, params in _dense_params(configuration).items()},
-        sparse_vectors={
-            name: edge.EdgeSparseVectorParams(
-                modifier=edge.Modifier.Idf if params.modifier == wire.Modifier.Value("Idf") else None
-            )
-            for name, params in configuration.sparse_vectors_config.map.items()
-        }
-        or None,
+        vectors=dense or None,
+        sparse_vectors=sparse or None,
         # Building a graph holds the interpreter for a minute at 100,000 points; brute force answers in milliseconds.
         hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=2**32),
         optimizers=edge.EdgeOptimizersConfig(indexing_threshold=0),
@@ -160,7 +166,7 @@ def _text_schema(params: wire.TextIndexParams) -> edge.TextIndexParams:
 
 
 def described(configuration: wire.CreateCollection, state: edge.ShardInfo, created_at_ms: int) -> wire.CollectionInfo:
-    """A collection as ``get_collection`` shows it: settings without effect are reported as they were asked for."""
+    """A collection as `get_collection` shows it: settings without effect are reported as they were asked for."""
     info = wire.CollectionInfo(
         status=wire.Green,
         optimizer_status=wire.OptimizerStatus(ok=True),

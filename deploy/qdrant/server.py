@@ -1,4 +1,4 @@
-"""Qdrant's gRPC services over a ``Catalogue``: what each method does, in the server's words and codes."""
+"""Qdrant's gRPC services over a `Catalogue`: what each method does, in the server's words and codes."""
 
 from __future__ import annotations
 
@@ -477,7 +477,7 @@ _BATCHED: dict[str, Callable[[Collection, wire.UpsertPoints], Awaitable[int]]] =
 async def start(catalogue: Catalogue, port: int) -> tuple[grpc.aio.Server, Points, int]:
     """Listen on 127.0.0.1; the server, the points service (for its writes under way), and the port.
 
-    Port 0 takes a free one. Raises ``RuntimeError`` when the port is taken.
+    Port 0 takes a free one. Raises `RuntimeError` when the port is taken.
     """
     server = grpc.aio.server(
         options=[

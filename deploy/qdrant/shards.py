@@ -68,7 +68,7 @@ async def others_first() -> None:
 class Collection:
     """One shard, its configuration, and the order of its writes.
 
-    Reads go straight to ``shard``: they see every finished step of a write in progress. Writes go through ``write``,
+    Reads go straight to `shard`: they see every finished step of a write in progress. Writes go through `write`,
     one after another. Only the event loop's thread may touch a collection.
     """
 
@@ -92,7 +92,7 @@ class Collection:
     async def write(self, points: int, operations: Iterator[edge.UpdateOperation]) -> int:
         """Apply operations in order, with no other write in between but reads welcome; the operation's number.
 
-        ``points``: about how many points they touch. ``operations`` may read the shard when it is advanced: it is
+        `points`: about how many points they touch. `operations` may read the shard when it is advanced: it is
         advanced under the same lock, one operation at a time.
         """
         async with self._writing:
@@ -131,7 +131,9 @@ class Collection:
         """Give back the space of deleted points, if they are many; True if that was so. Stalls everyone."""
         self.flush()
         self.deletions = 0
-        return self.shard.optimize()
+        compacted = self.shard.optimize()
+        self.flush()  # only then are the old segment's files removed
+        return compacted
 
     def describe(self) -> wire.CollectionInfo:
         return described(self.configuration, self.shard.info(), self.created_at_ms)
@@ -157,7 +159,7 @@ class Catalogue:
     def __init__(self, data_dir: Path) -> None:
         """Take the folder (made if need be), load what it holds.
 
-        Raises ``FolderInUse``, ``UnreadableFolder``, ``OSError``.
+        Raises `FolderInUse`, `UnreadableFolder`, `OSError`.
         """
         self._data_dir = data_dir
         self._shards_dir = data_dir / "collections"
@@ -174,14 +176,14 @@ class Catalogue:
         return self._collections.get(self._aliases.get(name, name))
 
     def get(self, name: str) -> Collection:
-        """Raises ``Refused`` (NOT_FOUND)."""
+        """Raises `Refused` (NOT_FOUND)."""
         collection = self.find(name)
         if collection is None:
             raise refusals.no_collection(name)
         return collection
 
     def create(self, configuration: wire.CreateCollection) -> None:
-        """Raises ``Refused``: ALREADY_EXISTS, or INVALID_ARGUMENT for a bad name, an alias's name, a bad vector."""
+        """Raises `Refused`: ALREADY_EXISTS, or INVALID_ARGUMENT for a bad name, an alias's name, a bad vector."""
         name = configuration.collection_name
         check_name(name)
         if name in self._collections:
@@ -198,7 +200,7 @@ class Catalogue:
         self._save()
 
     def reconfigure(self, request: wire.UpdateCollection) -> None:
-        """Keep changed settings and metadata (merged; an empty value removes nothing), for ``describe`` to show."""
+        """Keep changed settings and metadata (merged; an empty value removes nothing), for `describe` to show."""
         configuration = self.get(request.collection_name).configuration
         configuration.hnsw_config.MergeFrom(request.hnsw_config)
         configuration.optimizers_config.MergeFrom(request.optimizers_config)
@@ -224,7 +226,7 @@ class Catalogue:
     def change_aliases(self, actions: Sequence[wire.AliasOperations]) -> None:
         """All of them or none. Creating over an existing alias repoints it; deleting a missing one is no error.
 
-        Raises ``Refused``: NOT_FOUND for a missing collection or alias to rename, ALREADY_EXISTS for an alias that
+        Raises `Refused`: NOT_FOUND for a missing collection or alias to rename, ALREADY_EXISTS for an alias that
         is a collection's name.
         """
         before = self._aliases
