@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from pathlib import Path
 from typing import cast
 
 import grpc
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient
 
 import sinks.writes
+from deploy.children import Child
+from deploy.qdrant_server import QdrantServer
 from sinks.connection import connect
 from sinks.points import payload_point
 from sinks.retry import PermanentReadError, PermanentWriteError, RetryPolicy, until_answered
@@ -254,6 +257,50 @@ async def test_of_writers_that_compete_on_a_real_engine_none_loses_or_repeats_an
     everything = sorted(f"{writer}{n}" for writer in "wxyz" for n in range(10))
     assert [p.payload and sorted(p.payload["events"]) for p in points] == [everything] * 3
     assert sum(redone) > 0  # they did get in each other's way
+
+
+async def test_writers_wait_out_a_server_that_is_killed_and_nothing_is_lost(tmp_path: Path) -> None:
+    server = QdrantServer(tmp_path)
+    server.prepare()
+
+    def started() -> Child:
+        return Child("qdrant", server.command, log=tmp_path / "qdrant.log", environment=server.environment)
+
+    written = dict.fromkeys((ADA, BOB, EVE), 0)
+    half_way = asyncio.Event()
+
+    async def count(client: AsyncQdrantClient, id_: str) -> None:
+        replaces = None
+        for n in range(1, 61):
+            version = new_version()
+            point = payload_point(id_, version, {"n": n})
+            (mine,) = await write(
+                client, "killed", [Write(id_, version, replaces, point)], retry=RetryPolicy(limit_seconds=0.5)
+            )
+            assert mine, "nobody else writes this point"
+            replaces, written[id_] = version, n
+            if n == 30:
+                half_way.set()
+
+    child = started()
+    client = connect(server.address, timeout_seconds=10)
+    try:
+        await until_answered(
+            lambda: client.collection_exists("killed"), doing="a look-up", collection="killed", retry=RetryPolicy()
+        )
+        await client.create_collection("killed", vectors_config={})
+        writers = [asyncio.create_task(count(client, id_)) for id_ in written]
+        await half_way.wait()
+        child.kill()
+        await asyncio.to_thread(child.wait)
+        assert any(n < 60 for n in written.values())
+        child = started()
+        await asyncio.gather(*writers)
+        stored_points = await client.retrieve("killed", list(written))
+        assert {str(p.id): p.payload and p.payload["n"] for p in stored_points} == written
+    finally:
+        await client.close()
+        await asyncio.to_thread(child.stop, 10)
 
 
 any_turn = st.sampled_from([turn for turn in Turn if turn is not Turn.REFUSE])
