@@ -1,7 +1,7 @@
 """Points as Qdrant's protobuf wire format, built by hand, and read back.
 
-Building protobuf objects costs a profile two to four times what the bytes do, much of it in turning arrays into
-lists of Python floats: `DenseVector.data` is packed, which on the wire *is* the array's memory. Field numbers
+A profile of a 12 KB state and 2 + 4 vectors takes 51 µs to build so, and 139 µs as protobuf objects; with 20
+candidates 127 and 209 (one run on a busy machine, process time). Much of that is turning arrays into lists of floats: `DenseVector.data` is packed, which on the wire *is* the array's memory. Field numbers
 are those of Qdrant's `points.proto`, and never change by protobuf's own rules.
 
 **A profile's point** (collection `profiles`; absent means that there is none):
@@ -57,7 +57,7 @@ WirePoint = NewType("WirePoint", bytes)
 
 class WireValue(bytes):
     """One serialised `qdrant.Value`: a payload value that is carried from a read to a write, or from write to write,
-    without being taken apart (20 candidates: 80 µs to build, 40 µs to take apart).
+    without being taken apart (20 candidates: 65 µs to build, 75 µs to take apart).
     """
 
     __slots__ = ()
