@@ -2,20 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, normalizers
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from encoders import packed
 from encoders.errors import DeviceLost, ModelError
 from encoders.padded import PaddedTransformer
 from encoders.protocol import ModelDescription, TextKind
-from encoders.recipe import Recipe, identity, locate, read_recipe
+from encoders.recipe import Recipe, identity, locate, read_architecture, read_recipe, weight_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_TASK_PREFIXES = ("bert.", "roberta.")
 
 
 class Network(Protocol):
@@ -112,18 +118,40 @@ def load(
     target = _device(device)
     recipe = read_recipe(folder, query_prefix=query_prefix, product_prefix=product_prefix)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        weights = cast(PreTrainedModel, AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32))
+        network = _network(folder, recipe.pooling, target)
         tokenizer = _tokenizer(folder, recipe)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{folder} holds no model that transformers can load: {error}") from error
-    network: Network
-    if packed.supports(config):
-        network = packed.PackedTransformer(weights, pooling=recipe.pooling, device=target)
-    else:
-        network = PaddedTransformer(weights, pooling=recipe.pooling, device=target)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} holds no model that can be loaded: {error}") from error
     description = ModelDescription(name, identity(folder, recipe), network.dimension, str(target))
     return Model(description, tokenizer, network, recipe)
+
+
+def _network(folder: Path, pooling: str, device: torch.device) -> Network:
+    architecture = read_architecture(folder)
+    if packed.supports(architecture):
+        weights = _safetensors(folder) or _transformers_model(folder).state_dict()
+        return packed.PackedTransformer(weights, architecture, pooling=pooling, device=device)
+    return PaddedTransformer(_transformers_model(folder), pooling=pooling, device=device)
+
+
+def _safetensors(folder: Path) -> dict[str, Tensor] | None:
+    """The weights without transformers, whose import takes three times as long as all else; None where they are in
+    an old format or under old names, which transformers knows to convert."""
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        if path.suffix != ".safetensors":
+            return None
+        for name, tensor in load_file(path).items():
+            prefix = next((prefix for prefix in _TASK_PREFIXES if name.startswith(prefix)), "")
+            weights[name.removeprefix(prefix)] = tensor
+    return weights if "embeddings.LayerNorm.weight" in weights else None
+
+
+def _transformers_model(folder: Path) -> "PreTrainedModel":
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    return cast("PreTrainedModel", model)
 
 
 def _device(device: str) -> torch.device:
@@ -144,6 +172,8 @@ def _tokenizer(folder: Path, recipe: Recipe) -> Tokenizer:
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     else:
+        from transformers import AutoTokenizer
+
         tokenizer = cast(
             Tokenizer, AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True).backend_tokenizer
         )

@@ -9,58 +9,61 @@ stream, normalisation and pooling stay float32. That costs no time and halves th
 queries the cosine to a float32 forward is at least .99994, against .99987 with everything in bfloat16.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain, groupby
 from typing import Final, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.activations import ACT2FN
 
-FAMILIES: Final = frozenset(("bert", "roberta", "xlm-roberta", "camembert"))
+from encoders.recipe import Architecture
 
-_POSITIONS_AFTER_PADDING: Final = FAMILIES - {"bert"}
+_FAMILIES: Final = frozenset(("bert", "roberta", "xlm-roberta", "camembert"))
 _SHORT: Final = 64
-_FUSED_GELU: Final = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_GELU_APPROXIMATIONS: Final = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
-def supports(config: PreTrainedConfig) -> bool:
-    """Whether this module computes exactly what transformers' own implementation of `config` does."""
+def supports(architecture: Architecture) -> bool:
+    """Whether this module computes exactly what transformers' own implementation does."""
     return (
-        config.model_type in FAMILIES
-        and getattr(config, "position_embedding_type", None) in (None, "absolute")
-        and not getattr(config, "is_decoder", False)
-        and config.hidden_size % config.num_attention_heads == 0
+        architecture.model_type in _FAMILIES
+        and architecture.position_embedding_type in (None, "absolute")
+        and architecture.hidden_act in _GELU_APPROXIMATIONS
+        and not architecture.is_decoder
+        and architecture.hidden_size % architecture.num_attention_heads == 0
     )
 
 
 class PackedTransformer:
-    """The forward pass of a `FAMILIES` model whose weights were copied, converted and fused from `model`."""
+    """The forward pass of a model that `supports` accepts; `weights` are by transformers' names, without a prefix.
+
+    Raises KeyError for a weight that is missing.
+    """
 
     padded: Final = False
 
-    def __init__(self, model: PreTrainedModel, *, pooling: str, device: torch.device) -> None:
-        config = model.config
+    def __init__(
+        self, weights: Mapping[str, Tensor], architecture: Architecture, *, pooling: str, device: torch.device
+    ) -> None:
         self.device = device
-        self.dimension: int = config.hidden_size
-        self._heads: int = config.num_attention_heads
+        self.dimension: int = architecture.hidden_size
+        self._heads: int = architecture.num_attention_heads
         self._pooling = pooling
-        self._epsilon: float = config.layer_norm_eps
+        self._epsilon: float = architecture.layer_norm_eps
         self._dtype = _compute_dtype(device)
         self._varlen = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
 
         def embedding(name: str) -> Tensor:
             return _float32(weights[f"embeddings.{name}_embeddings.weight"], device)
 
         self._words = embedding("word")
         self._positions = embedding("position") + embedding("token_type")[0]  # texts are all of type 0
-        self._padding: int | None = config.pad_token_id if config.model_type in _POSITIONS_AFTER_PADDING else None
+        self._padding: int | None = architecture.position_padding
         self._embedding_norm = _norm(weights, "embeddings.LayerNorm", device)
         self._layers = [
-            _Layer(weights, f"encoder.layer.{i}", config, device, self._dtype) for i in range(config.num_hidden_layers)
+            _Layer(weights, f"encoder.layer.{i}", architecture, device, self._dtype)
+            for i in range(architecture.num_hidden_layers)
         ]
 
     @torch.inference_mode()
@@ -137,9 +140,9 @@ class PackedTransformer:
 class _Layer:
     def __init__(
         self,
-        weights: dict[str, Tensor],
+        weights: Mapping[str, Tensor],
         prefix: str,
-        config: PreTrainedConfig,
+        architecture: Architecture,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -151,41 +154,35 @@ class _Layer:
             weight, bias = (torch.cat(tensors).to(device, dtype) for tensors in zip(*parts, strict=True))
             return _Linear(weight, bias, activation)
 
-        head = config.hidden_size // config.num_attention_heads
+        head = architecture.hidden_size // architecture.num_attention_heads
         self.qkv = linear(  # the scale of attention is folded into the query's weights
             "attention.self.query", "attention.self.key", "attention.self.value", scale=head**-0.5
         )
         self.attended = linear("attention.output.dense")
         self.attention_norm = _norm(weights, f"{prefix}.attention.output.LayerNorm", device)
-        self.up = linear("intermediate.dense", activation=config.hidden_act)
+        self.up = linear("intermediate.dense", activation=architecture.hidden_act)
         self.down = linear("output.dense")
         self.output_norm = _norm(weights, f"{prefix}.output.LayerNorm", device)
 
 
 class _Linear:
-    """x @ weight.T + bias, then the activation; prepacked and fused by oneDNN where this CPU and torch offer it."""
+    """x @ weight.T + bias, then GELU where asked for; prepacked and fused by oneDNN where CPU and torch offer it."""
 
     def __init__(self, weight: Tensor, bias: Tensor, activation: str | None) -> None:
         self._bias = bias
-        self._activation = None if activation is None else ACT2FN[activation]
+        self._gelu = None if activation is None else _GELU_APPROXIMATIONS[activation]
         self._prepacked = weight.device.type == "cpu" and weight.dtype is torch.bfloat16 and _onednn_offers_fusion()
-        self._fused_gelu = _FUSED_GELU.get(activation or "") if self._prepacked else None
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self._prepacked else weight
 
     def __call__(self, x: Tensor) -> Tensor:
-        if not self._prepacked:
-            y = F.linear(x, self._weight, self._bias)
-        elif self._fused_gelu is not None:
-            return cast(
-                Tensor,
-                torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "gelu", [], self._fused_gelu),
-            )
-        else:
-            y = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        return y if self._activation is None else cast(Tensor, self._activation(y))
+        if self._prepacked:
+            name, variant = ("none", "") if self._gelu is None else ("gelu", self._gelu)
+            return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, name, [], variant))
+        y = F.linear(x, self._weight, self._bias)
+        return y if self._gelu is None else F.gelu(y, approximate=self._gelu)
 
 
-def _norm(weights: dict[str, Tensor], name: str, device: torch.device) -> tuple[Tensor, Tensor]:
+def _norm(weights: Mapping[str, Tensor], name: str, device: torch.device) -> tuple[Tensor, Tensor]:
     return _float32(weights[f"{name}.weight"], device), _float32(weights[f"{name}.bias"], device)
 
 

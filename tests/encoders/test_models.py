@@ -1,5 +1,6 @@
 """Packed and padded models against transformers' own float32 forward."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from encoders.errors import ModelError
@@ -117,6 +119,21 @@ def test_prefixes_make_other_vectors_and_another_identity(xlm_roberta: Path) -> 
     assert plain.description.identity != prefixed.description.identity
 
 
+@pytest.mark.parametrize("form", ["under a task's prefix", "as a pickle"])
+def test_weights_stored_otherwise_are_the_same_model(
+    form: str, xlm_roberta: Path, tmp_path: Path, texts: list[str]
+) -> None:
+    folder = Path(shutil.copytree(xlm_roberta, tmp_path / "stored"))
+    weights = load_file(folder / "model.safetensors")
+    if form == "as a pickle":
+        torch.save(weights, folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    else:
+        save_file({f"roberta.{name}": tensor for name, tensor in weights.items()}, folder / "model.safetensors")
+    vectors = [encode(load(str(path), device="cpu"), texts) for path in (xlm_roberta, folder)]
+    np.testing.assert_array_equal(*vectors)
+
+
 def test_the_description_names_model_dimension_and_device(xlm_roberta: Path) -> None:
     description = load(str(xlm_roberta), device="cpu").description
     assert (description.name, description.dimension, description.device) == ("tiny-xlm-roberta", 64, "cpu")
@@ -125,15 +142,13 @@ def test_the_description_names_model_dimension_and_device(xlm_roberta: Path) -> 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "model.safetensors").unlink(), "holds no model that transformers can load"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "holds no model that can be loaded"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "abacus"}'), "abacus"),
     ],
 )
 def test_a_folder_without_a_usable_model_is_refused(
     chinese_bert: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
-    import shutil
-
     folder = Path(shutil.copytree(chinese_bert, tmp_path / "damaged"))
     damage(folder)
     with pytest.raises(ModelError, match=message):
