@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
@@ -78,7 +79,8 @@ def _condition(message: wire.Condition) -> Condition:
 _MATCHES: Mapping[str, Callable[[wire.Match], Match]] = {
     "keyword": lambda match: edge.MatchValue(match.keyword),
     "integer": lambda match: edge.MatchValue(match.integer),
-    "boolean": lambda match: edge.MatchValue(match.boolean),
+    # The engine takes Python's True for the number 1, which no boolean equals; numpy's is no number.
+    "boolean": lambda match: edge.MatchValue(np.bool_(match.boolean)),  # type: ignore[arg-type]
     "text": lambda match: edge.MatchText(match.text),
     "text_any": lambda match: edge.MatchTextAny(match.text_any),
     "phrase": lambda match: edge.MatchPhrase(match.phrase),

@@ -220,6 +220,23 @@ def test_filters_select(client: QdrantClient, profiles: str, condition: str) -> 
     assert client.count(profiles, count_filter=chosen, exact=True).count == len(expected)
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_booleans_are_no_numbers(client: QdrantClient, profiles: str, indexed: bool) -> None:
+    if indexed:
+        client.create_payload_index(profiles, "available", m.PayloadSchemaType.BOOL)
+    client.upsert(
+        profiles,
+        [
+            point(21, [1, 0, 0], 21, available=True),
+            point(22, [1, 0, 0], 22, available=False),
+            point(23, [1, 0, 0], 23, available=1),
+        ],
+    )
+    for value, expected in ((True, 21), (False, 22), (1, 23)):
+        records, _ = client.scroll(profiles, scroll_filter=field("available", m.MatchValue(value=value)))
+        assert [record.id for record in records] == [expected]
+
+
 def test_filters_reach_into_objects_and_lists_and_times(client: QdrantClient, profiles: str) -> None:
     payload = {"tags": ["a", "b"], "offers": [{"price": 3, "shop": "x"}, {"price": 9, "shop": "y"}]}
     client.set_payload(profiles, {**payload, "at": "2026-11-25T03:00:00Z"}, points=[U1])
