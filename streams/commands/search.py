@@ -1,0 +1,42 @@
+"""`afterglow search`: products near a text."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from streams.commands.options import as_json, with_settings
+from streams.commands.output import print_json, print_table
+from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from sinks.retrieval import FoundProduct
+
+
+@click.command("search")
+@click.argument("text")
+@click.option("--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Most products.")
+@click.option("--kind", type=click.Choice(["product", "content", "ad"]), help="Only this kind.")
+@as_json
+@with_settings
+def command(settings: Settings, text: str, limit: int, kind: str | None, as_json: bool) -> None:
+    """Find the available products nearest to TEXT in meaning."""
+    found = asyncio.run(_search(settings, text, limit, kind))
+    if as_json:
+        print_json({"query": text, "items": [product._asdict() for product in found]})
+    elif not found:
+        click.echo("no product is available")
+    else:
+        print_table(
+            ["SIMILARITY", "PRODUCT", "KIND", "TITLE"],
+            [[f"{product.similarity:.3f}", product.product_id, product.kind, product.title] for product in found],
+        )
+
+
+async def _search(settings: Settings, text: str, limit: int, kind: str | None) -> list[FoundProduct]:
+    from streams.reading import open_recommender
+
+    async with open_recommender(settings) as recommender:
+        return await recommender.search(text, limit=limit, kind=kind)
