@@ -283,7 +283,7 @@ async def test_writers_wait_out_a_server_that_is_killed_and_nothing_is_lost(tmp_
                 half_way.set()
 
     child = started()
-    client = connect(server.address, timeout_seconds=10)
+    client = connect(server.address, timeout_seconds=30)
     try:
         await until_answered(
             lambda: client.collection_exists("killed"), doing="a look-up", collection="killed", retry=RetryPolicy()
