@@ -8,7 +8,7 @@ its cause, so that each recommendation explains itself: the shares of its reason
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -72,13 +72,14 @@ def rank(
     state: ProfileState,
     taste: Taste,
     found: Found,
-    available: Mapping[str, str],
+    titles: Mapping[str, str],
+    available: Container[str],
     rules: RankingRules,
 ) -> list[Candidate]:
     """The best `rules.limit` products, best first; ties by product id.
 
-    `available` maps each product that may be shown to its title; anything else that was found or bought is left out.
-    With a query, only what was found near it is ranked.
+    `titles` are those of all products known, for the reasons; of what was found or bought, only what is `available`
+    is shown. With a query, only what was found near it is ranked.
     """
     bought = _bought(state)
     terms: dict[str, dict[tuple[str, int], float]] = {}
@@ -117,7 +118,7 @@ def rank(
         candidates.append((score, product_id, parts))
     candidates.sort(key=lambda candidate: (-candidate[0], candidate[1]))
     return [
-        Candidate(product_id, score, _reasons(parts, taste, state, available))
+        Candidate(product_id, score, _reasons(parts, taste, state, titles))
         for score, product_id, parts in candidates[: rules.limit]
     ]
 

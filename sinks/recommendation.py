@@ -6,14 +6,15 @@ there is one way in which a list comes about.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from sinks.catalogue import Catalogue, Nearby
+from sinks.catalogue import Nearby, Product
 from sinks.derivation import Taste, Vector, centred, centred_cosine
-from sinks.ledgers import ProfileState
+from sinks.ledgers import ProfileState, is_query
 from sinks.points import JSON
 from sinks.ranking import Found, Hit, RankingRules, Reason, rank
 
@@ -42,8 +43,16 @@ class Recommendation(NamedTuple):
         }
 
 
+class Shop(Protocol):
+    """Where products are looked up and found: a `sinks.catalogue.Catalogue`, or a snapshot of one."""
+
+    async def get(self, product_ids: Iterable[str]) -> dict[str, Product]: ...
+
+    async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]: ...
+
+
 async def recommend(
-    catalogue: Catalogue,
+    shop: Shop,
     states: Sequence[ProfileState],
     tastes: Sequence[Taste],
     mean: Vector,
@@ -58,30 +67,67 @@ async def recommend(
     in the order that the query and the person give together. A person of whom nothing is known gets an empty list, or
     what is near the query.
     """
-    asked: list[Vector] = []
-    for taste in tastes:
-        asked += [interest.vector for interest in taste.interests]
-        if taste.short is not None:
-            asked.append(taste.short)
-    if query is not None:
-        asked.append(query)
-    hits, titles = await _near(catalogue, asked, mean, _DEPTH * rules.limit, kind)
-    found = _shared_out(tastes, hits, hits[-1] if query is not None else None)
-    titles |= await _bought(catalogue, states, kind)
-    lists = [rank(state, taste, near, titles, rules) for state, taste, near in zip(states, tastes, found, strict=True)]
-    return [
-        [Recommendation(item.product_id, titles[item.product_id], item.score, item.because) for item in items]
-        for items in lists
-    ]
+    asking = _Asking(shop, mean, rules, kind, query)
+    lists = await asking.lists(states, tastes, _DEPTH * rules.limit)
+    if rules.exclude_bought:
+        # What lies nearest to people is what they bought: where too little else came with it, look further.
+        short = [row for row, items in enumerate(lists) if len(items) < rules.limit]
+        further = max((len(states[row].purchases.keys) for row in short), default=0)
+        if further:
+            again = await asking.lists(
+                [states[row] for row in short], [tastes[row] for row in short], _DEPTH * rules.limit + further
+            )
+            for row, items in zip(short, again, strict=True):
+                lists[row] = items
+    return lists
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """What is the same for every person of a call."""
+
+    shop: Shop
+    mean: Vector
+    rules: RankingRules
+    kind: str | None
+    query: Vector | None
+
+    async def lists(
+        self, states: Sequence[ProfileState], tastes: Sequence[Taste], depth: int
+    ) -> list[list[Recommendation]]:
+        """From the `depth` products nearest to each vector of each person."""
+        asked: list[Vector] = []
+        for taste in tastes:
+            asked += [interest.vector for interest in taste.interests]
+            if taste.short is not None:
+                asked.append(taste.short)
+        if self.query is not None:
+            asked.append(self.query)
+        hits, shown = await _near(self.shop, asked, self.mean, depth, self.kind)
+        found = _shared_out(tastes, hits, hits[-1] if self.query is not None else None)
+        known = await self.shop.get(_product_ids(states))
+        titles = {product_id: product.title for product_id, product in known.items()} | shown
+        available = shown.keys() | {
+            product_id
+            for product_id, product in known.items()
+            if product.available and (self.kind is None or product.kind == self.kind)
+        }
+        return [
+            [
+                Recommendation(item.product_id, titles[item.product_id], item.score, item.because)
+                for item in rank(state, taste, near, titles, available, self.rules)
+            ]
+            for state, taste, near in zip(states, tastes, found, strict=True)
+        ]
 
 
 async def _near(
-    catalogue: Catalogue, asked: Sequence[Vector], mean: Vector, limit: int, kind: str | None
+    shop: Shop, asked: Sequence[Vector], mean: Vector, limit: int, kind: str | None
 ) -> tuple[list[list[Hit]], dict[str, str]]:
     if not asked:
         return [], {}
     queries = centred(np.stack(asked) / np.linalg.norm(asked, axis=1, keepdims=True), mean)
-    nearby = await catalogue.near(queries, limit, kind=kind)
+    nearby = await shop.near(queries, limit, kind=kind)
     return [_hits(row, query, mean) for row, query in zip(nearby, queries, strict=True)], {
         product.product_id: product.title for row in nearby for product in row
     }
@@ -105,12 +151,6 @@ def _shared_out(tastes: Sequence[Taste], hits: Sequence[list[Hit]], query: list[
     return found
 
 
-async def _bought(catalogue: Catalogue, states: Sequence[ProfileState], kind: str | None) -> dict[str, str]:
-    """Titles of what these people bought before and may be shown again."""
-    wanted = {key[1:] for state in states for key in state.purchases.keys}
-    products = await catalogue.get(wanted)
-    return {
-        product_id: product.title
-        for product_id, product in products.items()
-        if product.available and (kind is None or product.kind == kind)
-    }
+def _product_ids(states: Sequence[ProfileState]) -> set[str]:
+    """Every product in these people's histories: to be shown again, or to be named as a reason."""
+    return {key[1:] for state in states for ledger in state for key in ledger.keys if not is_query(key)}

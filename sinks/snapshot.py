@@ -1,0 +1,116 @@
+"""Every available product of a generation in memory, for whoever asks for what is near thousands of vectors at once.
+
+A call of Qdrant for each vector costs milliseconds, most of it in turning answers into messages and back; one product
+of matrices costs microseconds a vector. Worth it from a few hundred vectors on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import AsyncQdrantClient
+from qdrant_client import grpc as qdrant
+
+from sinks.catalogue import Nearby
+from sinks.connection import timeout_of
+from sinks.points import Vector, read_vectors
+from sinks.retry import RetryPolicy, until_answered
+
+_PAGE: Final = 1024
+_QUERIES_AT_ONCE: Final = 64  # bounds the matrix of similarities [queries, products]
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueSnapshot:
+    """The available products at one moment, in no order. The fields are parallel."""
+
+    product_ids: Sequence[str]
+    titles: Sequence[str]
+    kinds: NDArray[np.str_]
+    vectors: Vector  # [n, d] unit rows
+
+    def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]:
+        """For each query ([n, d], any norm), the products nearest by cosine, best first, at most `limit`. Exact."""
+        rows = np.arange(len(self.titles)) if kind is None else np.flatnonzero(self.kinds == kind)
+        if not len(rows):
+            return [[] for _ in queries]
+        vectors = self.vectors if kind is None else self.vectors[rows]
+        unit = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-9)
+        found = []
+        for start in range(0, len(unit), _QUERIES_AT_ONCE):
+            scores = unit[start : start + _QUERIES_AT_ONCE] @ vectors.T
+            best = _best(scores, min(limit, len(rows)))
+            for chosen, values in zip(rows[best].tolist(), np.take_along_axis(scores, best, 1).tolist(), strict=True):
+                found.append(
+                    [
+                        Nearby(self.product_ids[row], self.titles[row], str(self.kinds[row]), score, None)
+                        for row, score in zip(chosen, values, strict=True)
+                    ]
+                )
+        return found
+
+
+async def read_snapshot(
+    client: AsyncQdrantClient, collection: str, *, at_most: int, retry: RetryPolicy
+) -> CatalogueSnapshot | None:
+    """The available products; None where there are more than `at_most`, so that they are too many to hold.
+
+    Raises PermanentReadError, and the last transient error when `retry` gives up.
+    """
+    product_ids: list[str] = []
+    titles: list[str] = []
+    kinds: list[str] = []
+    vectors: list[Vector] = []
+    offset: qdrant.PointId | None = None
+    while True:
+        request = qdrant.ScrollPoints(
+            collection_name=collection,
+            filter=_AVAILABLE,
+            offset=offset,
+            limit=_PAGE,
+            with_payload=_SHOWN,
+            with_vectors=_TEXT,
+        )
+        response: qdrant.ScrollResponse = await until_answered(
+            lambda request=request: client.grpc_points.Scroll(  # type: ignore[misc]
+                request, timeout=timeout_of(client)
+            ),
+            doing="reading the catalogue",
+            collection=collection,
+            retry=retry,
+        )
+        for point in response.result:
+            stored = point.payload
+            product_ids.append(stored["product_id"].string_value)
+            titles.append(stored["title"].string_value)
+            kinds.append(stored["kind"].string_value)
+            vectors.append(read_vectors(point)["text"])
+        if len(vectors) > at_most:
+            return None
+        if not response.HasField("next_page_offset"):
+            break
+        offset = response.next_page_offset
+    return CatalogueSnapshot(
+        product_ids, titles, np.array(kinds, np.str_), np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+    )
+
+
+def _best(scores: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
+    """Columns of the highest scores of each row, best first, [n, limit]."""
+    columns = np.argpartition(scores, -limit, axis=1)[:, -limit:]
+    order = np.argsort(-np.take_along_axis(scores, columns, 1), axis=1, kind="stable")
+    best: NDArray[np.int64] = np.take_along_axis(columns, order, 1)
+    return best
+
+
+_AVAILABLE: Final = qdrant.Filter(
+    must=[qdrant.Condition(field=qdrant.FieldCondition(key="available", match=qdrant.Match(boolean=True)))]
+)
+_SHOWN: Final = qdrant.WithPayloadSelector(
+    include=qdrant.PayloadIncludeSelector(fields=["product_id", "title", "kind"])
+)
+_TEXT: Final = qdrant.WithVectorsSelector(include=qdrant.VectorsSelector(names=["text"]))
