@@ -20,6 +20,8 @@ from streams.settings import Kafka, Settings
 FETCH_WAIT_MS: Final = 20
 """Faust asks for 1500 ms, which holds back a busy topic's events while another topic of the worker is idle."""
 
+_NEVER_SECONDS: Final = 10 * 365 * 86_400.0
+
 
 def group_of(generation: str) -> str:
     """The consumer group of a generation: its committed offsets are its own."""
@@ -58,6 +60,9 @@ def create_app(
         broker_request_timeout=30.0,
         broker_rebalance_timeout=10.0,
         stream_wait_empty=False,
+        # Faust calls a topic without events stuck after five minutes, and says so every few seconds.
+        stream_processing_timeout=_NEVER_SECONDS,
+        broker_commit_livelock_soft_timeout=_NEVER_SECONDS,
         stream_buffer_maxsize=settings.worker.buffer_events,
         worker_redirect_stdouts=False,
     )

@@ -90,8 +90,8 @@ def fold(ledger: Ledger, topic_id: str, partition: int, events: Sequence[FoldEve
     """Folds `events` (in offset order, of one partition) into `ledger`, in place. Returns how many were new.
 
     An event at or below the ledger's `applied` offset of the same topic is passed over, and so is a second copy of
-    one. A topic of another id is a topic made anew: the ledger goes on with its offsets. An event whose id is among the newest remembered counts as
-    applied and changes nothing else.
+    one. A topic of another id is a topic made anew: the ledger goes on with its offsets. An event whose id is among
+    the newest remembered counts as applied and changes nothing else.
     """
     reached = ledger.applied.offset if ledger.applied.topic_id == topic_id else -1
     fresh = []

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import faust
@@ -53,6 +52,7 @@ from streams.producer import DeliveryFailed, EventProducer
 from streams.products import GROWTH, CatalogueUpdater, ProductBatch, catalogue_mean
 from streams.records import Record
 from streams.rules import derivation_rules, fold_rules, ranking_rules, recorded_fold, refresh_rules, weights
+from streams.secret import NoSecret, read_secret
 from streams.settings import Settings
 from streams.topics import MisconfiguredTopics, describe, ensure_topics
 from streams.updater import Batch, Updater
@@ -85,7 +85,9 @@ def run_worker(settings: Settings) -> None:
         raise WorkerFailed(str(error)) from error
     # Faust's own worker handles the signals and ends with SystemExit.
     with contextlib.suppress(SystemExit):
-        faust.Worker(worker.app, loop=loop, loglevel="warn", redirect_stdouts=False).execute_from_commandline()
+        faust.Worker(
+            worker.app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False
+        ).execute_from_commandline()
     if worker.failure is not None:
         raise WorkerFailed(str(worker.failure)) from worker.failure
 
@@ -94,6 +96,7 @@ _CURED_BY_A_PERSON: Final = (
     EncoderError,
     KafkaUnreachable,
     MisconfiguredTopics,
+    NoSecret,
     PermanentSinkError,
     RefusedGeneration,
     StateError,
@@ -118,7 +121,7 @@ class _Worker:
         settings = self._settings
         self._topics = await asyncio.to_thread(ensure_topics, settings)
         ids = PointIds(read_secret(settings.secret_file))
-        self._encoder = EncoderClient(settings.encoder.address)
+        self._encoder = EncoderClient(settings.encoder_address)
         model = await self._encoder.describe()
         qdrant = settings.qdrant
         self._client = connect(
@@ -327,19 +330,6 @@ class _Worker:
                         f"topic {name} went from {topic.partitions} to {found[name].partitions} partitions: users' "
                         "events moved; replay into a new generation"
                     )
-
-
-def read_secret(file: Path) -> bytes:
-    """The HMAC secret; raises WorkerFailed where there is none, since making one would lose every profile."""
-    try:
-        return bytes.fromhex(file.read_text().strip())
-    except FileNotFoundError:
-        raise WorkerFailed(
-            f"there is no secret at {file}: `afterglow up` makes one on its first start; give its file by "
-            "AFTERGLOW_SECRET_FILE to workers elsewhere"
-        ) from None
-    except ValueError as error:
-        raise WorkerFailed(f"the secret at {file} is not hexadecimal: {error}") from None
 
 
 async def _acknowledge(events: Sequence[EventT[bytes]]) -> None:

@@ -20,5 +20,8 @@ def command(settings: Settings) -> None:
     """
     from streams.worker import run_worker
 
+    logging.basicConfig(
+        format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s", level=logging.WARNING, force=True
+    )
     logging.getLogger("afterglow").setLevel(logging.INFO)
     run_worker(settings)

@@ -1,0 +1,318 @@
+"""The updater against a real Qdrant protocol: whatever the batches, redeliveries and rivals, states are the fold."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+import pytest
+
+from encoders.client import TextKind
+from encoders.testing import WordHashEncoder
+from sinks.catalogue import Catalogue
+from sinks.collections import Generation, Model, open_generation
+from sinks.connection import connect
+from sinks.derivation import DerivationRules
+from sinks.identity import PointIds
+from sinks.ledgers import Ledger, ProfileState
+from sinks.products import ProductStore
+from sinks.profiles import ProfileStore
+from sinks.ranking import RankingRules
+from streams.products import CatalogueUpdater
+from streams.profiles import FoldRules, Rules
+from streams.records import Record
+from streams.updater import RefreshRules, Updater, Weights
+
+pytestmark = pytest.mark.end_to_end
+
+DIMENSION = 64
+DAY = 86_400_000
+NOW = 1_700_000_000_000
+RULES = Rules(
+    searches=FoldRules(30.0 * DAY, 3_600_000.0, history=16, event_id_memory=8, pending=64),
+    purchases=FoldRules(30.0 * DAY, 3_600_000.0, history=32, event_id_memory=8, pending=64),
+)
+DERIVATION = DerivationRules(30.0 * DAY, 3_600_000.0, regularisation=1.0, interests=4, interest_similarity=0.4)
+TITLES = {
+    "boots": "leather walking boots",
+    "tent": "two person tent",
+    "stove": "camping gas stove",
+    "oven": "electric baking oven",
+    "tin": "round baking tin",
+    "mixer": "kitchen stand mixer",
+}
+
+
+class Worker(NamedTuple):
+    profiles: ProfileStore
+    updater: Updater
+    products: CatalogueUpdater
+
+
+class Shop:
+    """One generation in Qdrant, and as many workers on it as a test wants."""
+
+    def __init__(self, address: str, name: str) -> None:
+        self.client = connect(address)
+        self.name = name
+        self.ids = PointIds(b"a secret of at least sixteen bytes")
+        self.encoder = WordHashEncoder(DIMENSION)
+
+    async def open(self) -> None:
+        model = await self.encoder.describe()
+        await open_generation(
+            self.client,
+            Generation(self.name, Model(model.name, model.identity, DIMENSION), self.ids.fingerprint, {}, 0),
+        )
+
+    def worker(self, *, cached: int = 1000, inline_users: int = 1000) -> Worker:
+        profiles = ProfileStore(self.client, f"profiles--{self.name}", cached=cached)
+        catalogue = Catalogue(self.client, f"products--{self.name}", self.ids, cached=100)
+        updater = Updater(
+            searches_topic="searches",
+            profiles=profiles,
+            catalogue=catalogue,
+            encoder=self.encoder,
+            ids=self.ids,
+            rules=RULES,
+            weights=Weights(search=1.0, click=2.0, purchase=4.0),
+            derivation=DERIVATION,
+            ranking=RankingRules(limit=5),
+            refresh=RefreshRules(move=0.05, interval_ms=0, inline_users=inline_users),
+            chunk_users=4,
+            writes_in_flight=3,
+            clock=lambda: NOW,
+        )
+        updater.mean = np.zeros(DIMENSION, np.float32)
+        products = CatalogueUpdater(
+            products=ProductStore(self.client, f"products--{self.name}", self.ids),
+            catalogue=catalogue,
+            profiles=profiles,
+            encoder=self.encoder,
+            settle=updater.refresh,
+        )
+        return Worker(profiles, updater, products)
+
+    async def state_of(self, user: str) -> ProfileState:
+        held = await ProfileStore(self.client, f"profiles--{self.name}", cached=0).load([self.ids.user(user)])
+        return held[self.ids.user(user)].decoded()
+
+    async def vector(self, title: str) -> np.ndarray:
+        (vector,) = await self.encoder.encode([title], TextKind.PRODUCT)
+        return vector
+
+
+@pytest.fixture
+async def shop(qdrant: str) -> AsyncIterator[Shop]:
+    shop = Shop(qdrant, f"t{uuid.uuid4().hex[:8]}")
+    await shop.open()
+    yield shop
+    await shop.client.close()
+
+
+OFFSETS = {"searches": itertools.count(), "purchases": itertools.count(), "products": itertools.count()}
+
+
+def record(topic: str, key: str, value: dict | bytes | None) -> Record:
+    data = orjson.dumps(value) if isinstance(value, dict) else value
+    return Record(topic, f"id-{topic}", 0, next(OFFSETS[topic]), NOW, key.encode(), data)
+
+
+def purchase(user: str, product: str, ts: int = NOW, **more: object) -> Record:
+    return record("purchases", user, {"user_id": user, "product_id": product, "quantity": 1, "ts": ts, **more})
+
+
+def search(user: str, query: str, ts: int = NOW, **more: object) -> Record:
+    return record("searches", user, {"user_id": user, "query": query, "ts": ts, **more})
+
+
+def product(product_id: str, title: str, **more: object) -> Record:
+    return record("products", product_id, {"product_id": product_id, "title": title, **more})
+
+
+async def fold(worker: Worker, *records: Record) -> None:
+    await worker.updater.apply(await worker.updater.prepare(records))
+
+
+async def stock(worker: Worker, *records: Record) -> None:
+    await worker.products.apply(await worker.products.prepare(records))
+
+
+async def all_products(worker: Worker) -> None:
+    await stock(worker, *(product(product_id, title) for product_id, title in TITLES.items()))
+
+
+def same(a: Ledger, b: Ledger) -> bool:
+    def close(x: np.ndarray | None, y: np.ndarray | None) -> bool:
+        x = np.zeros(DIMENSION) if x is None else x
+        y = np.zeros(DIMENSION) if y is None else y
+        return bool(np.linalg.norm(x - y) <= 1e-5 * max(np.linalg.norm(x), 1e-30))
+
+    return (
+        (a.applied, a.events, a.keys, a.weight_long, a.evicted, a.pending) == (
+            b.applied, b.events, b.keys, b.weight_long, b.evicted, b.pending
+        )
+        and a.history.tobytes() == b.history.tobytes()
+        and close(a.long, b.long)
+        and close(a.short, b.short)
+    )  # fmt: skip
+
+
+async def test_purchases_and_searches_become_a_profile_with_candidates(shop: Shop):
+    worker = shop.worker()
+    await all_products(worker)
+    await fold(worker, purchase("ada", "boots"), search("ada", "camping tent", clicked_product_id="tent"))
+    state = await shop.state_of("ada")
+    assert (state.searches.events, state.purchases.events) == (1, 1)
+    assert sorted(state.searches.keys) == ["ptent", "qcamping tent"]
+    expected = 4.0 * await shop.vector("leather walking boots")
+    np.testing.assert_allclose(state.purchases.long, expected, atol=1e-5)
+    held = (await worker.profiles.load([shop.ids.user("ada")]))[shop.ids.user("ada")]
+    assert {item["product_id"] for item in orjson.loads(held.candidates)} >= {"boots", "tent", "stove"}
+    assert held.due is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_rival_workers_batches_and_redeliveries_leave_the_fold_of_the_topics(shop: Shop, seed: int):
+    """Two workers get overlapping, redelivered parts of both topics, at once; each keeps a cache that goes stale."""
+    chance = random.Random(seed)
+    users = [f"user-{n}" for n in range(6)]
+    calm, first, second = shop.worker(cached=0), shop.worker(), shop.worker()
+    await all_products(calm)
+    events = [
+        purchase(chance.choice(users), chance.choice(list(TITLES)), NOW - chance.randrange(40 * DAY), order_id="a")
+        if chance.random() < 0.6
+        else search(chance.choice(users), chance.choice(list(TITLES.values())), NOW - chance.randrange(40 * DAY))
+        for _ in range(80)
+    ]
+
+    async def run(worker: Worker, choice: random.Random) -> None:
+        """Each topic in order from wherever this worker believes the group to be, in batches of any size."""
+        for topic in ("purchases", "searches"):
+            mine = [event for event in events if event.topic == topic]
+            at = 0
+            while at < len(mine):
+                size = choice.randrange(1, 12)
+                await fold(worker, *mine[max(at - choice.randrange(4), 0) : at + size])
+                at += size
+
+    await asyncio.gather(run(first, random.Random(seed + 100)), run(second, random.Random(seed + 200)))
+    twin = Shop.__new__(Shop)
+    twin.__dict__ = {**shop.__dict__, "name": f"{shop.name}-calm"}
+    await twin.open()
+    alone = twin.worker()
+    await all_products(alone)
+    await fold(alone, *events)
+    for user in users:
+        rivals, expected = await shop.state_of(user), await twin.state_of(user)
+        assert same(rivals.searches, expected.searches), user
+        assert same(rivals.purchases, expected.purchases), user
+    assert first.updater.figures.writes_redone + second.updater.figures.writes_redone > 0
+
+
+async def test_a_purchase_of_an_unknown_product_waits_and_is_folded_in_when_the_product_comes(shop: Shop):
+    worker = shop.worker()
+    await fold(worker, purchase("bob", "tent"))
+    assert (await shop.state_of("bob")).pending == {"tent"}
+    assert await worker.profiles.waiting_for(["tent"]) == [shop.ids.user("bob")]
+    await stock(worker, product("tent", "two person tent"))
+    state = await shop.state_of("bob")
+    assert state.pending == set()
+    np.testing.assert_allclose(state.purchases.long, 4.0 * await shop.vector("two person tent"), atol=1e-5)
+
+
+async def test_a_product_that_comes_between_look_up_and_write_is_found_by_the_sweep(shop: Shop):
+    """The profile is written as pending after the products agent looked for who waits: `due` makes a worker look again."""
+    worker, other = shop.worker(), shop.worker()
+    batch = await worker.updater.prepare([purchase("eve", "tent")])
+    write = worker.profiles.write
+
+    async def product_comes_first(writes):
+        worker.profiles.write = write
+        await stock(other, product("tent", "two person tent"))
+        return await write(writes)
+
+    worker.profiles.write = product_comes_first
+    await worker.updater.apply(batch)
+    assert (await shop.state_of("eve")).pending == {"tent"}
+    due = await other.profiles.due([0], NOW, 10)
+    assert due == [shop.ids.user("eve")]
+    await other.updater.refresh(due)
+    assert (await shop.state_of("eve")).pending == set()
+    assert await other.profiles.due([0], NOW, 10) == []
+
+
+async def test_a_purchase_with_a_title_makes_the_product_known_but_not_shown(shop: Shop):
+    worker = shop.worker()
+    await fold(worker, purchase("cy", "kite", title="stunt kite"))
+    state = await shop.state_of("cy")
+    assert state.pending == set()
+    np.testing.assert_allclose(state.purchases.long, 4.0 * await shop.vector("stunt kite"), atol=1e-5)
+    held = await worker.profiles.load([shop.ids.user("cy")])
+    assert orjson.loads(held[shop.ids.user("cy")].candidates) == []
+    await stock(worker, product("kite", "stunt kite, large"))
+    catalogue = Catalogue(shop.client, f"products--{shop.name}", shop.ids, cached=0)
+    known = await catalogue.get(["kite"])
+    assert (known["kite"].title, known["kite"].available) == ("stunt kite, large", True)
+
+
+async def test_what_cannot_be_understood_is_a_dead_letter_and_the_rest_is_folded(shop: Shop):
+    worker = shop.worker()
+    records = [
+        purchase("dee", "boots"),
+        record("purchases", "dee", b"{not json"),
+        record("purchases", "other", {"user_id": "dee", "product_id": "boots", "quantity": 1, "ts": NOW}),
+        record("searches", "dee", {"user_id": "dee", "query": "boots", "ts": 1_700_000_000}),
+        purchase("dee", "tent"),
+    ]
+    batch = await worker.updater.prepare(records)
+    assert [(letter.topic, letter.offset, letter.field) for letter in batch.dead] == [
+        ("purchases", records[1].offset, "value"),
+        ("purchases", records[2].offset, "key"),
+        ("searches", records[3].offset, "ts"),
+    ]
+    await worker.updater.apply(batch)
+    state = await shop.state_of("dee")
+    assert (state.purchases.events, state.purchases.applied.offset) == (2, records[4].offset)
+
+
+async def test_a_large_batch_puts_candidates_off_and_the_sweep_makes_them(shop: Shop):
+    worker = shop.worker(inline_users=0)
+    await all_products(worker)
+    await fold(worker, purchase("fay", "oven"))
+    id_ = shop.ids.user("fay")
+    held = (await worker.profiles.load([id_]))[id_]
+    assert (held.made_at, held.due) == (None, NOW)
+    await worker.updater.refresh(await worker.profiles.due([0], NOW, 10))
+    held = (await worker.profiles.load([id_]))[id_]
+    assert (held.made_at, held.due) == (NOW, None)
+    assert orjson.loads(held.candidates)[0]["product_id"] == "oven"
+    assert await worker.profiles.due([0], NOW, 10) == []
+
+
+async def test_older_news_of_a_product_changes_nothing(shop: Shop):
+    worker = shop.worker()
+    old, new = product("tent", "tent"), product("tent", "better tent", price=99.0)
+    await stock(worker, new)
+    await stock(worker, old)
+    catalogue = Catalogue(shop.client, f"products--{shop.name}", shop.ids, cached=0)
+    assert (await catalogue.get(["tent"]))["tent"].title == "better tent"
+
+
+async def test_a_deleted_product_is_no_longer_shown_but_its_buyers_keep_their_taste(shop: Shop):
+    worker = shop.worker()
+    await all_products(worker)
+    await fold(worker, purchase("gus", "tent"))
+    await stock(worker, record("products", "tent", None))
+    await fold(worker, purchase("gus", "tent", ts=NOW + 1))
+    id_ = shop.ids.user("gus")
+    held = (await worker.profiles.load([id_]))[id_]
+    assert "tent" not in {item["product_id"] for item in orjson.loads(held.candidates)}
+    assert held.decoded().pending == set()
+    np.testing.assert_allclose(held.decoded().purchases.long, 8.0 * await shop.vector("two person tent"), atol=1e-4)
