@@ -174,7 +174,7 @@ def _waiting(settings: Settings) -> dict[TopicPartition, tuple[int, int]]:
     topics = answered(lambda: describe(admin, [settings.topics.dead_letters]), settings.kafka)
     first = answered(lambda: first_offsets(admin, topics), settings.kafka)
     end = answered(lambda: end_offsets(admin, topics), settings.kafka)
-    committed = answered(lambda: committed_offsets(admin, RETRY_GROUP), settings.kafka)
+    committed = answered(lambda: committed_offsets(settings.kafka, RETRY_GROUP, topics), settings.kafka)
     waiting = {}
     for at, stop in end.items():
         start = committed.get(at, 0)

@@ -11,7 +11,7 @@ import msgspec
 
 from streams.kafka import answered, connect_admin
 from streams.settings import Settings
-from streams.topics import TopicPartition, committed_offsets, member_count
+from streams.topics import TopicPartition, committed_offsets, describe, member_count
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -56,7 +56,8 @@ def wait_until_folded(
 
 
 def _records(admin: AdminClient, group: str, offsets: Mapping[TopicPartition, int], settings: Settings) -> Waiting:
-    committed = answered(lambda: committed_offsets(admin, group), settings.kafka)
+    topics = answered(lambda: describe(admin, {topic for topic, _ in offsets}), settings.kafka)
+    committed = answered(lambda: committed_offsets(settings.kafka, group, topics), settings.kafka)
     missing = sum(max(0, offset + 1 - committed.get(at, 0)) for at, offset in offsets.items())
     workers = answered(lambda: member_count(admin, group), settings.kafka) if missing else 0
     return Waiting(records=missing, due=None, workers=workers)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from typing import Final, NamedTuple, TypeAlias
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
-from streams.kafka import answered, connect_admin
+from streams.kafka import answered, client_config, connect_admin
 from streams.producer import MAX_MESSAGE_BYTES
-from streams.settings import Settings, Topics
+from streams.settings import Kafka, Settings, Topics
 
 REQUEST_SECONDS: Final = 10.0
 APPEARANCE_SECONDS: Final = 30.0
@@ -112,17 +113,21 @@ def first_offsets(admin: AdminClient, topics: Mapping[str, Topic]) -> dict[Topic
     return _offsets(admin, topics, OffsetSpec.earliest())
 
 
-def committed_offsets(admin: AdminClient, group: str) -> dict[TopicPartition, int]:
-    """For each partition the group has committed, the offset it will read next. Empty for an unknown group."""
-    request = ConsumerGroupTopicPartitions(group)
-    futures = admin.list_consumer_group_offsets([request], request_timeout=REQUEST_SECONDS)
-    try:
-        answer = futures[group].result()
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return {}
-        raise
-    return {(at.topic, at.partition): at.offset for at in answer.topic_partitions if at.offset >= 0}
+def committed_offsets(kafka: Kafka, group: str, topics: Mapping[str, Topic]) -> dict[TopicPartition, int]:
+    """For each partition of these topics the group has committed, the offset it will read next.
+
+    Doesn't join the group. It asks as a consumer because `AdminClient.list_consumer_group_offsets` ends the process
+    by a segmentation fault when the group's coordinator is just starting or moving (librdkafka issue 5040; 2.16).
+    """
+    asked = _partitions(topics)
+    if not asked:
+        return {}
+    with closing(Consumer({**client_config(kafka), "group.id": group, "enable.auto.commit": False})) as consumer:
+        answer = consumer.committed(asked, timeout=REQUEST_SECONDS)
+    for at in answer:
+        if at.error is not None:
+            raise KafkaException(at.error)
+    return {(at.topic, at.partition): at.offset for at in answer if at.offset >= 0}
 
 
 def member_count(admin: AdminClient, group: str) -> int:
@@ -137,13 +142,15 @@ def member_count(admin: AdminClient, group: str) -> int:
 
 
 def _offsets(admin: AdminClient, topics: Mapping[str, Topic], spec: OffsetSpec) -> dict[TopicPartition, int]:
-    asked = {
-        KafkaPartition(name, partition): spec for name, topic in topics.items() for partition in range(topic.partitions)
-    }
+    asked = _partitions(topics)
     if not asked:
         return {}
-    futures = admin.list_offsets(asked, request_timeout=REQUEST_SECONDS)
+    futures = admin.list_offsets(dict.fromkeys(asked, spec), request_timeout=REQUEST_SECONDS)
     return {(at.topic, at.partition): future.result().offset for at, future in futures.items()}
+
+
+def _partitions(topics: Mapping[str, Topic]) -> list[KafkaPartition]:
+    return [KafkaPartition(name, partition) for name, topic in topics.items() for partition in range(topic.partitions)]
 
 
 def _wanted(topics: Topics, found: Mapping[str, Topic]) -> list[NewTopic]:
