@@ -91,34 +91,35 @@ def derive(
 
     A key whose product isn't known is in nobody's interest yet, but its weight counts: shares are of all weight.
     """
-    tastes: list[Taste] = []
+    tastes: dict[int, Taste] = {}
+    # Users of like many keys together, so that little of the padded buffer is padding.
+    order = sorted(range(len(states)), key=lambda row: sum(len(ledger.keys) for ledger in states[row]))
     for start in range(0, len(states), _USERS_AT_ONCE):
-        chunk = states[start : start + _USERS_AT_ONCE]
-        interests = _interests(chunk, products, mean, rules)
-        for state, found in zip(chunk, interests, strict=True):
+        rows = order[start : start + _USERS_AT_ONCE]
+        chunk = [states[row] for row in rows]
+        for row, state, found in zip(rows, chunk, _interests(chunk, products, mean, rules), strict=True):
             time = reading_time(state, at, rules)
             long = _taste(state, time, rules, short=False)
-            tastes.append(Taste(time, long, _taste(state, time, rules, short=True), found))
-    return tastes
+            tastes[row] = Taste(time, long, _taste(state, time, rules, short=True), found)
+    return [tastes[row] for row in range(len(states))]
 
 
 def centred(vectors: Vector, mean: Vector) -> Vector:
     """Unit vectors of `vectors - mean`, float32 [..., d]; for asking, never for storing."""
-    moved = vectors - mean
-    norms = np.linalg.norm(moved, axis=-1, keepdims=True)
-    unit: Vector = moved / np.maximum(norms, 1e-9)
-    return unit
+    moved: Vector = vectors - mean
+    norms = np.sqrt(np.einsum("...d,...d->...", moved, moved))
+    moved /= np.maximum(norms, 1e-9)[..., None]
+    return moved
 
 
-def centred_cosine(scores: NDArray[np.float32], queries: Vector, mean: Vector) -> NDArray[np.float32]:
-    """Centred cosine similarities from the scores of `centred` queries against raw unit vectors, [n, m].
+def centring(queries: Vector, mean: Vector) -> list[tuple[float, float]]:
+    """How the scores of `centred` queries ([n, d]) against raw unit vectors become centred cosine similarities.
 
-    q·(p - μ) / ‖p - μ‖ with the norm of the typical product, √(1 - ‖μ‖²): the exact one would need p itself.
+    For each query (offset, scale): the similarity is (score - offset) * scale, that is q·(p - μ) / ‖p - μ‖ with the
+    norm of the typical product, √(1 - ‖μ‖²), since the exact one would need p itself.
     """
-    offset = queries @ mean
-    typical = math.sqrt(max(1.0 - float(mean @ mean), 1e-6))
-    cosine: NDArray[np.float32] = ((scores - offset[:, None]) / typical).astype(np.float32)
-    return cosine
+    scale = 1.0 / math.sqrt(max(1.0 - float(mean @ mean), 1e-6))
+    return [(offset, scale) for offset in (queries @ mean).tolist()]
 
 
 def _taste(state: ProfileState, at: int, rules: DerivationRules, *, short: bool) -> Vector | None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sinks.derivation import TEXTS_OF_AN_INTEREST, Interest, Taste
 from sinks.ledgers import ProfileState, is_query
@@ -21,8 +20,11 @@ from sinks.ledgers import ProfileState, is_query
 DAY_MS: Final = 86_400_000
 _ORDER_DECAY: Final = 0.8
 _LIKENESS: Final = 0.01  # what likeness is measured in: below it, texts have nothing in common
+_LEAST_SIMILARITY: Final = 1e-3
 _NEW: Final = -6.0
+_LIKENESS_WEIGHT_NEW: Final = 0.28
 _BOUGHT: Final = -4.98
+_LIKENESS_WEIGHT_BOUGHT: Final = 0.02
 
 
 class Hit(NamedTuple):
@@ -81,46 +83,43 @@ def rank(
     `titles` are those of all products known, for the reasons; of what was found or bought, only what is `available`
     is shown. With a query, only what was found near it is ranked.
     """
+    terms, totals = _near(taste, found)
     bought = _bought(state)
-    terms: dict[str, dict[tuple[str, int], float]] = {}
-    keys = sum(len(ledger.keys) for ledger in state)
-    for number, (interest, hits) in enumerate(zip(taste.interests, found.interests, strict=True)):
-        for hit in hits:
-            terms.setdefault(hit.product_id, {})[("interest", number)] = interest.share * _likeness(hit)
-    strength = 0.0 if taste.short is None else float(np.linalg.norm(taste.short))
-    for hit in found.recent:
-        terms.setdefault(hit.product_id, {})[("recent", 0)] = strength * _likeness(hit)
-    asked = None if found.query is None else {hit.product_id: hit.similarity for hit in found.query}
-    pool: Iterable[str] = terms.keys() | bought.keys() if asked is None else asked
-    candidates = []
+    habit = _Habit(state, taste.at)
+    scale = math.sqrt(max(sum(len(ledger.keys) for ledger in state), 1)) / _LIKENESS
+    asked = None if found.query is None else dict(found.query)
+    pool: Iterable[str] = totals.keys() | bought.keys() if asked is None else asked
+    scored = []
     for product_id in pool:
-        if product_id not in available or (rules.exclude_bought and product_id in bought):
-            continue
-        likeness = terms.get(product_id, {})
-        scale = math.sqrt(max(keys, 1)) / _LIKENESS
-        near = math.log1p(scale * sum(likeness.values()))
-        parts: dict[tuple[str, int], float] = {}
         history = bought.get(product_id)
-        weight = 0.28 if history is None else 0.02
-        total = sum(likeness.values())
-        for cause, value in likeness.items():
-            if value > 0.0:
-                parts[cause] = weight * near * value / total
-        score = weight * near + (_NEW if history is None else _BOUGHT)
-        if history is not None:
-            habit = _habit(history, state, taste.at)
-            score += habit
-            parts[("bought", history.times)] = max(habit, 0.1)
+        if product_id not in available or (history is not None and rules.exclude_bought):
+            continue
+        likeness = math.log1p(scale * totals.get(product_id, 0.0))
+        again = closeness = 0.0
+        if history is None:
+            likeness *= _LIKENESS_WEIGHT_NEW
+            score = _NEW + likeness
+        else:
+            likeness *= _LIKENESS_WEIGHT_BOUGHT
+            again = habit.of(history)
+            score = _BOUGHT + likeness + again
         if asked is not None:
             closeness = 10.0 * max(asked[product_id], 0.0)
             score += closeness
-            parts[("query", 0)] = max(closeness, 1e-3)
-        candidates.append((score, product_id, parts))
-    candidates.sort(key=lambda candidate: (-candidate[0], candidate[1]))
-    return [
-        Candidate(product_id, score, _reasons(parts, taste, state, titles))
-        for score, product_id, parts in candidates[: rules.limit]
-    ]
+        scored.append((-score, product_id, likeness, again, closeness))
+    scored.sort()
+    tell = _Telling(state, taste, titles)
+    candidates = []
+    for negative, product_id, likeness, again, closeness in scored[: rules.limit]:
+        parts = {}
+        for cause, value in terms.get(product_id, ()):
+            parts[cause] = likeness * value / totals[product_id]
+        if product_id in bought:
+            parts["bought", bought[product_id].times] = max(again, 0.1)
+        if asked is not None:
+            parts["query", 0] = max(closeness, 1e-3)
+        candidates.append(Candidate(product_id, -negative, tell.reasons(parts)))
+    return candidates
 
 
 def texts_of(interest: Interest, titles: Mapping[str, str]) -> tuple[str, ...]:
@@ -128,8 +127,33 @@ def texts_of(interest: Interest, titles: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(_text(key, titles) for key in interest.keys[:TEXTS_OF_AN_INTEREST])
 
 
+_Cause = tuple[str, int]  # the kind of a reason, and which interest, or how often
+
+
+def _near(taste: Taste, found: Found) -> tuple[dict[str, list[tuple[_Cause, float]]], dict[str, float]]:
+    """How much each product that was found is like this person, by cause and in all."""
+    terms: dict[str, list[tuple[_Cause, float]]] = {}
+    totals: dict[str, float] = {}
+    sources: list[tuple[_Cause, float, Sequence[Hit]]] = [
+        (("interest", number), interest.share, hits)
+        for number, (interest, hits) in enumerate(zip(taste.interests, found.interests, strict=True))
+    ]
+    if taste.short is not None:
+        sources.append((("recent", 0), float(np.linalg.norm(taste.short)), found.recent))
+    for cause, strength, hits in sources:
+        for product_id, similarity in hits:
+            # The floor is worth nothing in a score, but gives every product that was found a reason.
+            value = strength * max(similarity, _LEAST_SIMILARITY) ** 4
+            if product_id in totals:
+                totals[product_id] += value
+                terms[product_id].append((cause, value))
+            else:
+                totals[product_id] = value
+                terms[product_id] = [(cause, value)]
+    return terms, totals
+
+
 class _Bought(NamedTuple):
-    first: int
     last: int
     times: int
     recency: float
@@ -139,64 +163,68 @@ class _Bought(NamedTuple):
 
 def _bought(state: ProfileState) -> dict[str, _Bought]:
     ledger = state.purchases
-    rows = ledger.history[["first", "last", "count", "recency", "first_order", "last_order"]].tolist()
-    return {key[1:]: _Bought(*row) for key, row in zip(ledger.keys, rows, strict=True)}
+    rows = ledger.history[["last", "count", "recency", "first_order", "last_order"]].tolist()
+    return {key[1:]: _Bought._make(row) for key, row in zip(ledger.keys, rows, strict=True)}
 
 
-def _habit(row: _Bought, state: ProfileState, at: int) -> float:
-    """How likely this person buys this product again, from their own orders: log-odds, without the intercept."""
-    ledger = state.purchases
-    recency = row.recency * _ORDER_DECAY ** (ledger.orders - row.last_order)
-    repeats = (ledger.repeats + 1.5) / (ledger.later_lines + 10.0)
-    days = max(at - 1000 * row.last, 0) / DAY_MS
-    return (
-        0.27 * math.log1p(3 * row.times)
-        + 0.99 * math.log1p(3 * recency)
-        + 0.34 * row.times / max(ledger.orders - row.first_order, 1)
-        + 0.24 * math.log1p(min(days, 400.0) / 30.0)
-        + 0.40 * math.log(repeats)
-        - 0.28 * math.log1p(ledger.orders)
-        + 0.05 * math.log1p(3 * 2.0 ** (-days / 60.0))
-    )
+class _Habit:
+    """How likely this person buys a product again, from their own orders: log-odds, without the intercept."""
+
+    def __init__(self, state: ProfileState, at: int) -> None:
+        ledger = state.purchases
+        self._at = at
+        self._orders = ledger.orders
+        repeats = (ledger.repeats + 1.5) / (ledger.later_lines + 10.0)
+        self._person = 0.40 * math.log(repeats) - 0.28 * math.log1p(ledger.orders)
+
+    def of(self, row: _Bought) -> float:
+        recency = row.recency * _ORDER_DECAY ** (self._orders - row.last_order)
+        days = max(self._at - 1000 * row.last, 0) / DAY_MS
+        return (
+            self._person
+            + 0.27 * math.log1p(3 * row.times)
+            + 0.99 * math.log1p(3 * recency)
+            + 0.34 * row.times / max(self._orders - row.first_order, 1)
+            + 0.24 * math.log1p(min(days, 400.0) / 30.0)
+            + 0.05 * math.log1p(3 * 2.0 ** (-days / 60.0))
+        )
 
 
-def _likeness(hit: Hit) -> float:
-    return float(max(hit.similarity, 0.0) ** 4)
+class _Telling:
+    """Reasons in words. The texts of each are looked up once a person."""
 
+    def __init__(self, state: ProfileState, taste: Taste, titles: Mapping[str, str]) -> None:
+        self._state = state
+        self._taste = taste
+        self._titles = titles
+        self._texts: dict[_Cause, tuple[str, ...]] = {}
 
-def _reasons(
-    parts: Mapping[tuple[str, int], float], taste: Taste, state: ProfileState, titles: Mapping[str, str]
-) -> tuple[Reason, ...]:
-    total = sum(parts.values())
-    reasons = []
-    for (kind, number), part in parts.items():
+    def reasons(self, parts: Mapping[_Cause, float]) -> tuple[Reason, ...]:
+        total = sum(parts.values())
+        reasons = [Reason(cause[0], part / total, self._told(cause)) for cause, part in parts.items()]
+        return tuple(sorted(reasons, key=lambda reason: -reason.share))
+
+    def _told(self, cause: _Cause) -> tuple[str, ...]:
+        texts = self._texts.get(cause)
+        if texts is None:
+            texts = self._texts[cause] = self._look_up(*cause)
+        return texts
+
+    def _look_up(self, kind: str, number: int) -> tuple[str, ...]:
         if kind == "interest":
-            texts = texts_of(taste.interests[number], titles)
-        elif kind == "recent":
-            texts = _newest_texts(state, titles)
-        elif kind == "bought":
-            texts = (f"{number}×",)
-        else:
-            texts = ()
-        reasons.append(Reason(kind, part / total, texts))
-    return tuple(sorted(reasons, key=lambda reason: -reason.share))
+            return texts_of(self._taste.interests[number], self._titles)
+        if kind == "recent":
+            return _newest_texts(self._state, self._titles)
+        return (f"{number}×",) if kind == "bought" else ()
 
 
 def _newest_texts(state: ProfileState, titles: Mapping[str, str]) -> tuple[str, ...]:
     newest: list[tuple[int, str]] = []
     for ledger in state:
         newest += zip(ledger.history["last"].tolist(), ledger.keys, strict=True)
-    newest.sort(reverse=True)
-    return tuple(_text(key, titles) for _, key in newest[:TEXTS_OF_AN_INTEREST])
+    newest = sorted(newest, reverse=True)[:TEXTS_OF_AN_INTEREST]
+    return tuple(_text(key, titles) for _, key in newest)
 
 
 def _text(key: str, titles: Mapping[str, str]) -> str:
     return key[1:] if is_query(key) else titles.get(key[1:], key[1:])
-
-
-def similarities(scores: NDArray[np.float32], product_ids: Sequence[Sequence[str]]) -> list[list[Hit]]:
-    """Hits from a padded matrix of similarities."""
-    return [
-        [Hit(product_id, float(score)) for product_id, score in zip(ids, row, strict=False)]
-        for ids, row in zip(product_ids, scores, strict=True)
-    ]

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sinks.catalogue import Nearby, Product
-from sinks.derivation import Taste, Vector, centred, centred_cosine
+from sinks.derivation import Taste, Vector, centred, centring
 from sinks.ledgers import ProfileState, is_query
 from sinks.points import JSON
 from sinks.ranking import Found, Hit, RankingRules, Reason, rank
@@ -128,15 +128,13 @@ async def _near(
         return [], {}
     queries = centred(np.stack(asked) / np.linalg.norm(asked, axis=1, keepdims=True), mean)
     nearby = await shop.near(queries, limit, kind=kind)
-    return [_hits(row, query, mean) for row, query in zip(nearby, queries, strict=True)], {
-        product.product_id: product.title for row in nearby for product in row
-    }
-
-
-def _hits(row: Sequence[Nearby], query: Vector, mean: Vector) -> list[Hit]:
-    scores = np.array([[product.score for product in row]], np.float32)
-    similarities = centred_cosine(scores, query[None], mean)[0].tolist()
-    return [Hit(product.product_id, similarity) for product, similarity in zip(row, similarities, strict=True)]
+    titles: dict[str, str] = {}
+    hits = []
+    for row, (offset, scale) in zip(nearby, centring(queries, mean), strict=True):
+        hits.append([Hit(product.product_id, (product.score - offset) * scale) for product in row])
+        for product in row:
+            titles[product.product_id] = product.title
+    return hits, titles
 
 
 def _shared_out(tastes: Sequence[Taste], hits: Sequence[list[Hit]], query: list[Hit] | None) -> list[Found]:

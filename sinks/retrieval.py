@@ -34,7 +34,7 @@ from sinks.collections import (
     read_mean,
 )
 from sinks.connection import DEFAULT_TIMEOUT_SECONDS, connect, timeout_of
-from sinks.derivation import DerivationRules, Taste, Vector, centred, centred_cosine, derive
+from sinks.derivation import DerivationRules, Taste, Vector, centred, centring, derive
 from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, ProfileState, add_log_weights, decode_state, is_query, total_log_weight
 from sinks.points import JSON, StoredProfile, dense_vector, number_of, read_profile, value_of
@@ -686,8 +686,8 @@ _SHOWN: Final = ["weight", "first", "last", "count"]
 
 
 def _centred(scores: Sequence[float], asked: Vector, mean: Vector) -> list[float]:
-    similarities: list[float] = centred_cosine(np.array([scores], np.float32), asked, mean)[0].tolist()
-    return similarities
+    ((offset, scale),) = centring(asked, mean)
+    return [(score - offset) * scale for score in scores]
 
 
 def _known(point: qdrant.ScoredPoint) -> float:
