@@ -93,7 +93,7 @@ class EncodingPipeline:
     """
 
     def __init__(
-        self, model: LoadedModel, *, token_budget: int, cache_entries: int, waiting_limit: int = 4096, depth: int = 1
+        self, model: LoadedModel, *, token_budget: int, cache_entries: int, waiting_limit: int = 1024, depth: int = 1
     ) -> None:
         self._model = model
         self._budget = token_budget
@@ -130,7 +130,7 @@ class EncodingPipeline:
             for row, text in enumerate(texts):
                 await self._admit(request, row, self._model.input_text(text, kind))
             await done
-        except asyncio.CancelledError:
+        except BaseException:
             request.abandoned = True
             raise
         return request.vectors

@@ -64,10 +64,13 @@ def serve(
     private one. `model`: a folder, a hub name in the local cache, or "" for the packaged MiniLM. `token_budget`: tokens
     of a forward pass, 0 for 1,024 on a CPU and 32,768 on a GPU. `cache_entries`: vectors kept. `threads`: CPU threads
     of the model and the tokenizer, 0 for all. A prefix of None is the model's own prompt, if it has one.
-    Raises ModelError, AddressTaken, OSError; ExceptionGroup when the device is lost.
+    Raises ValueError, ModelError, AddressTaken, OSError; ExceptionGroup when the device is lost.
     """
+    for setting, value in (("token_budget", token_budget), ("cache_entries", cache_entries), ("threads", threads)):
+        if value < 0:
+            raise ValueError(f"{setting} is {value}: it can't be negative")
     locate(model)  # a wrong name is said at once, not after seconds of imports
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizer's threads; read at its first use
     with _owned(address):
@@ -87,7 +90,7 @@ async def _serve(address: str, model: LoadedModel, token_budget: int, cache_entr
         model,
         token_budget=token_budget,
         cache_entries=cache_entries,
-        waiting_limit=max(4096, token_budget),
+        waiting_limit=max(1024, token_budget),  # a second or so of work: nobody waits much longer than that
         depth=depth,
     )
     server = grpc.aio.server(options=_SERVER_OPTIONS)
@@ -218,6 +221,8 @@ def main() -> int:
     )
     try:
         serve(**vars(options))
+    except ValueError as error:
+        parser.error(str(error))
     except (ModelError, AddressTaken, OSError) as error:
         _log.error("event=cannot_serve error=%r", str(error))
         return 1

@@ -98,6 +98,13 @@ def test_numbers_in_float32_where_the_cpu_has_no_bfloat16(
     np.testing.assert_allclose(encode(model, texts), expected, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_same_vectors(folder: Path, texts: list[str]) -> None:
+    on_gpu, on_cpu = load(str(folder), device="cuda"), load(str(folder), device="cpu")
+    assert (encode(on_gpu, texts) * encode(on_cpu, texts)).sum(1).min() >= 0.9998
+    assert on_gpu.description.identity == on_cpu.description.identity
+
+
 def test_special_tokens_in_a_text_are_text(chinese_bert: Path) -> None:
     model = load(str(chinese_bert), device="cpu")
     tokens = model.tokenise(["[SEP] [PAD]"])[0]

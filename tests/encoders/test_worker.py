@@ -61,7 +61,7 @@ async def has_begun(client: EncoderClient) -> None:
         if statistics.encoded and statistics.waiting:
             return
         assert not statistics.encoded, "all was encoded before the test could step in"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.001)
 
 
 async def test_a_call_survives_kill_9_and_returns_the_right_vectors(
@@ -109,7 +109,7 @@ async def test_two_clients_are_served_at_once_and_share_what_is_encoded(
 async def test_sigterm_answers_what_was_asked(
     address: str, client: EncoderClient, socket: Path, xlm_roberta: Path
 ) -> None:
-    with worker(address, "--model", str(xlm_roberta), "--token-budget", "32") as process:
+    with worker(address, "--model", str(xlm_roberta), "--token-budget", "8") as process:
         call = asyncio.create_task(client.encode(QUERIES[:1000], TextKind.QUERY))
         await has_begun(client)
         process.send_signal(signal.SIGTERM)
@@ -169,3 +169,9 @@ def test_a_worker_that_can_not_serve_says_why_and_exits_1(address: str, options:
         _, output = process.communicate()
     assert process.returncode == 1
     assert message in output
+
+
+@pytest.mark.parametrize("setting", ["token_budget", "cache_entries", "threads"])
+def test_a_negative_setting_is_refused(address: str, setting: str) -> None:
+    with pytest.raises(ValueError, match=f"{setting} is -1: it can't be negative"):
+        serve(address=address, **{setting: -1})
