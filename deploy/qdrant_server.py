@@ -59,7 +59,8 @@ class QdrantServer:
         if self.binary:
             return [str(self.binary)]
         port = str(self._ports["grpc"])
-        return [sys.executable, "-m", "deploy.qdrant", "--data-dir", str(self._storage), "--port", port]
+        # -P: a folder `deploy` where we were started is not ours.
+        return [sys.executable, "-P", "-m", "deploy.qdrant", "--data-dir", str(self._storage), "--port", port]
 
     @property
     def environment(self) -> Mapping[str, str]:

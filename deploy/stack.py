@@ -150,6 +150,7 @@ class Stack:
                 self._programs.encoder,
                 environment,
                 ready=lambda: accepts_connections(endpoints.encoder),
+                drain_seconds=45.0,  # it gives the calls under way 30
             )
         )
         workers = [

@@ -122,8 +122,9 @@ def stack_of(settings: Settings, *, workers: int, config: Path | None = None, re
     return Stack(
         settings.data_dir,
         Programs(
-            encoder=[sys.executable, "-m", "streams", "encoder"],
-            worker=[sys.executable, "-m", "streams", "worker"],
+            # -P: a folder `streams` where `up` was started is not ours.
+            encoder=[sys.executable, "-P", "-m", "streams", "encoder"],
+            worker=[sys.executable, "-P", "-m", "streams", "worker"],
             environment=environment,
             make_topics=make_topics,
             workers_ready=lambda endpoints, count: _group_has(_at(settings, endpoints), count),

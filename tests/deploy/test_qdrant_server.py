@@ -63,7 +63,7 @@ def test_without_a_binary_our_own_service_is_run(tmp_path: Path, monkeypatch: py
     server = QdrantServer(tmp_path)
     server.prepare()
     port = server.address.removeprefix("127.0.0.1:")
-    assert server.command[1:] == ["-m", "deploy.qdrant", "--data-dir", str(tmp_path / "embedded"), "--port", port]
+    assert server.command[2:] == ["-m", "deploy.qdrant", "--data-dir", str(tmp_path / "embedded"), "--port", port]
     assert server.environment == {}
 
 

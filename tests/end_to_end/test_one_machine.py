@@ -24,10 +24,12 @@ ENVIRONMENT: Mapping[str, str] = {
 
 @contextmanager
 def up(data_dir: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`afterglow up`, ready."""
-    command = [sys.executable, "-m", "streams", "up", "--data-dir", str(data_dir), *options]
+    """`afterglow up`, ready; started in a folder where other things have the names of our packages."""
+    command = [sys.executable, "-P", "-m", "streams", "up", "--data-dir", str(data_dir), *options]
+    for name in ("streams", "deploy"):
+        (log.parent / f"{name}.py").write_text("raise AssertionError('not ours')\n")
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, env=ENVIRONMENT)
     try:
         until(lambda: process.poll() is not None or "Afterglow is ready" in log.read_text(), 180)
         assert process.poll() is None, log.read_text()
