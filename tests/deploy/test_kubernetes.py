@@ -1,0 +1,38 @@
+"""The Kubernetes manifest, as far as it can be checked without a cluster: it says what Afterglow understands."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from streams.commands import COMMANDS
+from streams.settings import load
+
+MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes" / "afterglow.yaml"
+CONFIG, DEPLOYMENT = list(yaml.safe_load_all(MANIFEST.read_text()))
+POD: dict[str, Any] = DEPLOYMENT["spec"]["template"]["spec"]
+
+
+def test_its_environment_is_of_settings_that_exist() -> None:
+    settings = load(environment=CONFIG["data"])
+    assert settings.qdrant.address == "qdrant:6334"
+    mounts = {mount["name"]: mount["mountPath"] for mount in POD["containers"][1]["volumeMounts"]}
+    assert settings.secret_file == Path(mounts["secret"]) / "secret"
+    for container in POD["containers"]:
+        assert container["envFrom"] == [{"configMapRef": {"name": CONFIG["metadata"]["name"]}}]
+
+
+def test_encoder_and_worker_share_a_socket_and_run_commands_that_exist() -> None:
+    volumes = {volume["name"] for volume in POD["volumes"]}
+    assert [container["args"] for container in POD["containers"]] == [["encoder"], ["worker"]]
+    assert {"encoder", "worker"} <= set(COMMANDS)
+    for container in POD["containers"]:
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts["socket"] == "/run/afterglow"
+        assert set(mounts) <= volumes
+
+
+def test_the_secret_is_readable_by_the_user_and_nobody_else() -> None:
+    (secret,) = [volume["secret"] for volume in POD["volumes"] if volume["name"] == "secret"]
+    assert secret["defaultMode"] == 0o440
+    assert POD["securityContext"]["fsGroup"] == POD["securityContext"]["runAsUser"]
