@@ -81,3 +81,13 @@ def test_a_kafka_home_without_kafka_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("KAFKA_HOME", str(tmp_path))
     with pytest.raises(KafkaUnavailable, match=f"KAFKA_HOME={tmp_path}"):
         Kafka(tmp_path / "data").prepare()
+
+
+def test_the_kafka_of_kafka_home_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jar = tmp_path / "libs" / "kafka_2.13-4.4.0.jar"
+    jar.parent.mkdir()
+    jar.touch()
+    monkeypatch.setenv("KAFKA_HOME", str(tmp_path))
+    command = Kafka(tmp_path / "data").command
+    assert command[command.index("-cp") + 1] == f"{tmp_path}/libs/*"
+    assert command[-2:] == ["kafka.Kafka", str(tmp_path / "data" / "server.properties")]
