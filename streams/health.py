@@ -1,0 +1,307 @@
+"""How everything is doing, from outside: what Kafka, Qdrant and the encoding worker say at this moment.
+
+Each part is asked at the same time as the others and with a deadline, so that one dead service doesn't hide the rest.
+One look can't tell whether lag grows: it is reported, and is no problem by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Final, TypeVar
+
+import msgspec
+from confluent_kafka import KafkaException
+from qdrant_client import AsyncQdrantClient, models
+
+from encoders.client import EncoderClient, EncoderError
+from sinks.collections import (
+    Generation,
+    RefusedGeneration,
+    products_collection,
+    profiles_collection,
+    read_generation,
+)
+from sinks.connection import connect
+from sinks.profiles import ProfileStore
+from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy
+from sinks.retry import describe as describe_failure
+from streams.dead_letters import waiting_count
+from streams.kafka import KafkaUnreachable, connect_admin
+from streams.settings import Settings
+from streams.topics import committed_offsets, describe, end_offsets, first_offsets, member_count
+
+ANSWER_SECONDS: Final = 5.0
+COUNT_SECONDS: Final = 60.0  # adding up a million profiles takes its time
+_T = TypeVar("_T")
+
+
+class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One partition as the generation's group reads it. `committed` is None where nothing was read yet."""
+
+    topic: str
+    partition: int
+    end: int
+    committed: int | None
+    lag: int
+
+
+class KafkaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`members` are the workers in the group, `dead_letters` the events that wait to be sent again."""
+
+    address: str
+    group: str
+    members: int
+    lag: int
+    dead_letters: int
+    missing_topics: list[str]
+    partitions: list[PartitionStatus]
+
+
+class GenerationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the profiles are made with, and whether the readers' aliases lead to them."""
+
+    name: str
+    model: str
+    model_identity: str
+    dimension: int
+    created_at: int  # ms
+    served: bool
+
+
+class ProfilesStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Added up from the stored profiles."""
+
+    count: int
+    searches: int  # folded in
+    purchases: int
+    waiting: int  # profiles that wait for a product
+    pending_products: int  # different ones
+    due: int  # profiles with work that was put off until now
+
+
+class ProductsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    count: int  # deleted ones left out
+    available: int
+
+
+class QdrantStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`generation` and what follows are None where no worker has made it yet."""
+
+    address: str
+    generation: GenerationStatus | None = None
+    profiles: ProfilesStatus | None = None
+    products: ProductsStatus | None = None
+
+
+class EncoderStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The encoding worker. `cache_share` is the part of the texts that needed no model."""
+
+    address: str
+    model: str
+    model_identity: str
+    dimension: int
+    device: str
+    texts: int
+    cache_share: float
+    waiting: int
+    waiting_limit: int
+    uptime_seconds: float
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """A part is None where it didn't answer; `problems` says so."""
+
+    healthy: bool
+    problems: list[str]
+    kafka: KafkaStatus | None
+    qdrant: QdrantStatus | None
+    encoder: EncoderStatus | None
+
+
+class _Silent(Exception):
+    """A part that can't be asked, in words."""
+
+
+async def look(settings: Settings) -> Status:
+    """One look at everything. Raises nothing for a service that is away: that is what it tells."""
+    kafka, qdrant, encoder = await asyncio.gather(
+        _unless_silent(_kafka(settings)), _unless_silent(_qdrant(settings)), _unless_silent(_encoder(settings))
+    )
+    problems = [part for part in (kafka, qdrant, encoder) if isinstance(part, str)]
+    told_kafka = None if isinstance(kafka, str) else kafka
+    told_qdrant = None if isinstance(qdrant, str) else qdrant
+    told_encoder = None if isinstance(encoder, str) else encoder
+    if told_kafka is not None:
+        problems += _kafka_problems(told_kafka)
+    if told_qdrant is not None:
+        problems += _qdrant_problems(told_qdrant, told_encoder, settings.generation)
+    return Status(healthy=not problems, problems=problems, kafka=told_kafka, qdrant=told_qdrant, encoder=told_encoder)
+
+
+def _kafka_problems(kafka: KafkaStatus) -> list[str]:
+    problems = []
+    if kafka.missing_topics:
+        problems.append(f"Kafka has no topic {', '.join(kafka.missing_topics)}: a worker makes it when it starts")
+    if not kafka.members:
+        problems.append(f"no worker is in the group {kafka.group}: start `afterglow up` or `afterglow worker`")
+    if kafka.dead_letters:
+        problems.append(
+            f"{kafka.dead_letters:,} events could not be understood: see `afterglow dead-letters`, and send them again "
+            "with `afterglow dead-letters retry`"
+        )
+    return problems
+
+
+def _qdrant_problems(qdrant: QdrantStatus, encoder: EncoderStatus | None, name: str) -> list[str]:
+    generation = qdrant.generation
+    if generation is None:
+        return [f"Qdrant has no generation {name!r}: a worker makes it when it starts"]
+    if encoder is not None and encoder.model_identity != generation.model_identity:
+        return [
+            f"the encoding worker has the model {encoder.model} ({encoder.model_identity}), and generation {name!r} "
+            f"was made with {generation.model} ({generation.model_identity}): start it with the latter (encoder.model)"
+        ]
+    return []
+
+
+async def _unless_silent(asking: Awaitable[_T]) -> _T | str:
+    try:
+        return await asking
+    except _Silent as silence:
+        return str(silence)
+
+
+async def _kafka(settings: Settings) -> KafkaStatus:
+    try:
+        return await asyncio.to_thread(_ask_kafka, settings)
+    except (KafkaException, KafkaUnreachable) as error:
+        cause = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        raise _Silent(
+            f"Kafka at {settings.kafka.bootstrap_servers} does not answer ({cause}): start `afterglow up`, or give "
+            "--kafka host:port"
+        ) from None
+
+
+def _ask_kafka(settings: Settings) -> KafkaStatus:
+    topics, group = settings.topics, f"afterglow-{settings.generation}"
+    admin = connect_admin(settings.kafka)
+    admin.describe_cluster(request_timeout=ANSWER_SECONDS).result()  # fails soon where Kafka is away
+    names = (topics.searches, topics.purchases, topics.products)
+    found = describe(admin, (*names, topics.dead_letters))
+    read = {name: found[name] for name in names if name in found}
+    first, end = first_offsets(admin, read), end_offsets(admin, read)
+    committed = committed_offsets(settings.kafka, group, read)
+    partitions = []
+    for at, stop in sorted(end.items()):
+        reached = committed.get(at)
+        start = first[at] if reached is None or reached > stop else reached
+        partitions.append(
+            PartitionStatus(topic=at[0], partition=at[1], end=stop, committed=reached, lag=max(stop - start, 0))
+        )
+    return KafkaStatus(
+        address=settings.kafka.bootstrap_servers,
+        group=group,
+        members=member_count(admin, group),
+        lag=sum(partition.lag for partition in partitions),
+        dead_letters=waiting_count(settings) if topics.dead_letters in found else 0,
+        missing_topics=[name for name in (*names, topics.dead_letters) if name not in found],
+        partitions=partitions,
+    )
+
+
+async def _qdrant(settings: Settings) -> QdrantStatus:
+    qdrant, name = settings.qdrant, settings.generation
+    client = connect(
+        qdrant.address,
+        api_key=qdrant.api_key.reveal() or None,
+        tls=qdrant.tls,
+        timeout_seconds=min(qdrant.timeout.seconds, ANSWER_SECONDS),
+    )
+    retry = RetryPolicy(attempts=2, on_retry=lambda _: None)
+    try:
+        generation = await read_generation(client, name, retry=retry)
+        if generation is None:
+            return QdrantStatus(address=qdrant.address)
+        async with asyncio.timeout(COUNT_SECONDS):
+            told, profiles, products = await asyncio.gather(
+                _generation(client, generation), _profiles(client, name, retry), _products(client, name)
+            )
+        return QdrantStatus(address=qdrant.address, generation=told, profiles=profiles, products=products)
+    except (*TRANSIENT, PermanentSinkError, RefusedGeneration) as error:
+        raise _Silent(f"Qdrant at {qdrant.address} can't be asked: {describe_failure(error)}") from None
+    except TimeoutError:
+        raise _Silent(f"Qdrant at {qdrant.address} did not add up its profiles in {COUNT_SECONDS:.0f} s") from None
+    finally:
+        await client.close()
+
+
+async def _generation(client: AsyncQdrantClient, generation: Generation) -> GenerationStatus:
+    aliases = {alias.alias_name: alias.collection_name for alias in (await client.get_aliases()).aliases}
+    return GenerationStatus(
+        name=generation.name,
+        model=generation.model.name,
+        model_identity=generation.model.identity,
+        dimension=generation.model.dimension,
+        created_at=generation.created_at_ms,
+        served=aliases.get("profiles") == profiles_collection(generation.name),
+    )
+
+
+async def _profiles(client: AsyncQdrantClient, name: str, retry: RetryPolicy) -> ProfilesStatus:
+    now = time.time_ns() // 1_000_000
+    count = searches = purchases = waiting = due = 0
+    pending: set[str] = set()
+    async for profile in ProfileStore(client, profiles_collection(name), cached=0, retry=retry).counts():
+        count += 1
+        searches += profile.n_searches
+        purchases += profile.n_purchases
+        waiting += bool(profile.pending)
+        pending.update(profile.pending)
+        due += profile.due is not None and profile.due <= now
+    return ProfilesStatus(
+        count=count,
+        searches=searches,
+        purchases=purchases,
+        waiting=waiting,
+        pending_products=len(pending),
+        due=due,
+    )
+
+
+async def _products(client: AsyncQdrantClient, name: str) -> ProductsStatus:
+    collection = products_collection(name)
+    deleted = models.FieldCondition(key="deleted", match=models.MatchValue(value=True))
+    available = models.FieldCondition(key="available", match=models.MatchValue(value=True))
+    kept = await client.count(collection, models.Filter(must_not=[deleted]), exact=True)
+    shown = await client.count(collection, models.Filter(must=[available]), exact=True)
+    return ProductsStatus(count=kept.count, available=shown.count)
+
+
+async def _encoder(settings: Settings) -> EncoderStatus:
+    client = EncoderClient(settings.encoder_address)
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            model, figures = await client.describe(), await client.statistics()
+    except TimeoutError:
+        raise _Silent(
+            f"the encoding worker at {settings.encoder_address} does not answer: start `afterglow up` or "
+            "`afterglow encoder`"
+        ) from None
+    except EncoderError as error:
+        raise _Silent(str(error)) from None
+    finally:
+        await client.close()
+    return EncoderStatus(
+        address=settings.encoder_address,
+        model=model.name,
+        model_identity=model.identity,
+        dimension=model.dimension,
+        device=model.device,
+        texts=figures.texts,
+        cache_share=(figures.cache_hits + figures.joined) / figures.texts if figures.texts else 0.0,
+        waiting=figures.waiting,
+        waiting_limit=figures.waiting_limit,
+        uptime_seconds=figures.uptime_seconds,
+    )
