@@ -1,6 +1,7 @@
 """A write replaces only what was read, and says truly what became of it: whatever the network does."""
 
 import asyncio
+import time
 from collections import deque
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from qdrant_client import AsyncQdrantClient
 
 import sinks.writes
-from deploy.children import Child
+from deploy.children import Child, wait_until
 from deploy.qdrant_server import QdrantServer
 from sinks.connection import connect
 from sinks.points import payload_point
@@ -282,12 +283,16 @@ async def test_writers_wait_out_a_server_that_is_killed_and_nothing_is_lost(tmp_
             if n == 30:
                 half_way.set()
 
+    def wait_for_answers() -> None:
+        deadline = time.monotonic() + 60
+        while not server.answers():
+            assert child.exit_code is None, "\n".join(child.last_lines())
+            assert wait_until(deadline), "no answer in 60 s"
+
     child = started()
     client = connect(server.address, timeout_seconds=30)
     try:
-        await until_answered(
-            lambda: client.collection_exists("killed"), doing="a look-up", collection="killed", retry=RetryPolicy()
-        )
+        await asyncio.to_thread(wait_for_answers)
         await client.create_collection("killed", vectors_config={})
         writers = [asyncio.create_task(count(client, id_)) for id_ in written]
         await half_way.wait()
@@ -296,7 +301,10 @@ async def test_writers_wait_out_a_server_that_is_killed_and_nothing_is_lost(tmp_
         assert any(n < 60 for n in written.values())
         child = started()
         await asyncio.gather(*writers)
-        stored_points = await client.retrieve("killed", list(written))
+        # Of a client's three channels, one may not have noticed yet that the server is back.
+        stored_points = await until_answered(
+            lambda: client.retrieve("killed", list(written)), doing="a read", collection="killed", retry=RetryPolicy()
+        )
         assert {str(p.id): p.payload and p.payload["n"] for p in stored_points} == written
     finally:
         await client.close()
