@@ -81,9 +81,7 @@ class QdrantServer:
 
 
 def answers(address: str, timeout_seconds: float = 1.0) -> bool:
-    """Whether a Qdrant without TLS answers a health check at this address (host:port of gRPC) within the
-    time.
-    """
+    """Whether a Qdrant without TLS answers a health check at this address (host:port of gRPC) within the time."""
     options = [("grpc.use_local_subchannel_pool", 1)]  # no back-off left by an earlier probe
     with grpc.insecure_channel(address, options=options) as channel:
         check = channel.unary_unary("/qdrant.Qdrant/HealthCheck")

@@ -31,9 +31,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """What the stack runs beside Kafka and Qdrant, and how it is told; all is called with the endpoints in
-    force.
-    """
+    """What the stack runs beside Kafka and Qdrant, and how it is told; all is called with the endpoints in force."""
 
     encoder: Sequence[str]
     worker: Sequence[str]
@@ -43,12 +41,11 @@ class Programs:
 
 
 class Stack:
-    """Starts what isn't given an address, in a data directory. Use as a context manager: inside it, all is
-    ready.
+    """Starts what isn't given an address, in a data directory. A context manager: inside it, all is ready.
 
     Entering raises AlreadyRunning (the directory is in use), NothingListens, KafkaUnavailable,
-    QdrantUnavailable, PortTaken, and ServiceFailed. Leaving drains everything. See `Supervisor` for what is
-    guaranteed.
+    QdrantUnavailable, PortTaken, and ServiceFailed. Leaving drains everything, and raises ServiceFailed where something
+    couldn't be kept running meanwhile. See `Supervisor` for what is guaranteed.
     """
 
     def __init__(
@@ -99,11 +96,11 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exit.close()
+        if error is None:
+            self.wait()
 
     def wait(self) -> None:
-        """Return when all has been stopped, after `ask_to_stop`. Raises ServiceFailed when it stopped by
-        itself.
-        """
+        """Return when all has been stopped, after `ask_to_stop`. Raises ServiceFailed when it stopped by itself."""
         if self._supervisor is not None:
             self._supervisor.wait()
 

@@ -127,9 +127,7 @@ class Supervisor:
             raise self.failure
 
     def ask_to_stop(self) -> None:
-        """Begin to drain; asked a second time, kill what still runs. Returns at once; callable from signal
-        handlers.
-        """
+        """Begin to drain; asked a second time, kill what still runs. Returns at once; callable from signal handlers."""
         if self._stopping.is_set():
             self._hurried.set()
         self._stopping.set()

@@ -49,9 +49,7 @@ def command(data_dir: Path | None, kafka: str | None, qdrant: str | None, worker
 
 
 def run(settings: Settings, *, workers: int, config: Path | None) -> int:
-    """Run until a signal asks to stop. The exit code: 0, or 1 when something can't be started or kept
-    running.
-    """
+    """Run until a signal asks to stop. The exit code: 0, or 1 when something can't be started or kept running."""
     from deploy.data_directory import AlreadyRunning
     from deploy.kafka import KafkaUnavailable
     from deploy.ports import PortTaken
@@ -83,18 +81,14 @@ def run(settings: Settings, *, workers: int, config: Path | None) -> int:
 def running(
     settings: Settings, *, workers: int = 1, config: Path | None = None, report: Callable[[str], None]
 ) -> Iterator[Stack]:
-    """Everything running and found by the other commands, for as long as the context lasts. Raises as `Stack`
-    does.
-    """
+    """Everything running and found by the other commands, for as long as the context lasts. Raises as `Stack` does."""
     stack = stack_of(settings, workers=workers, config=config, report=report)
     with stack, published(settings, stack.endpoints):
         yield stack
 
 
 def stack_of(settings: Settings, *, workers: int, config: Path | None = None, report: Callable[[str], None]) -> Stack:
-    """What `up` runs for these settings, not started yet: Kafka and Qdrant unless an address was given for
-    them.
-    """
+    """What `up` runs for these settings, not started yet: Kafka and Qdrant unless an address was given for them."""
     from deploy.data_directory import ensure_secret
     from deploy.stack import Programs, Stack
 

@@ -1,8 +1,11 @@
 """Kafka, Qdrant, the encoding worker and the workers as one thing: what starts, what it is told, what is refused."""
 
+import os
+import signal
 import socket
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.data_directory import AlreadyRunning
 from deploy.stack import Endpoints, NothingListens, Programs, Stack, accepts_connections
+from deploy.supervisor import RestartPolicy, ServiceFailed
 
 ENCODER = """
     import os, pathlib, socket, time
@@ -83,6 +87,21 @@ def test_an_address_where_nothing_listens_is_named(tmp_path: Path, listener: str
     with pytest.raises(NothingListens, match=f"{nowhere}, the address given for {given.capitalize()}"), stack:
         pass
     assert stack.pids() == {}
+
+
+def test_leaving_tells_what_could_not_be_kept_running(tmp_path: Path, listener: str) -> None:
+    stack = Stack(
+        tmp_path,
+        programs(tmp_path / "told", []),
+        kafka=listener,
+        qdrant=listener,
+        report=print,
+        policy=RestartPolicy(most_restarts=0),
+    )
+    with pytest.raises(ServiceFailed, match=r"worker-1 has ended 1 times .*killed by SIGKILL"), stack:
+        os.kill(stack.pids()["worker-1"], signal.SIGKILL)
+        while stack.pids():
+            time.sleep(0.05)
 
 
 def test_a_stop_asked_for_before_the_start_starts_nothing_lasting(tmp_path: Path, listener: str) -> None:
