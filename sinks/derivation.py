@@ -30,6 +30,8 @@ Vector = NDArray[np.float32]
 FADED: Final = 2.0**-20
 """Total weight below which a profile has faded to nothing and is read as of its newest event."""
 
+_LOG_FADED: Final = math.log2(FADED)
+
 TEXTS_OF_AN_INTEREST: Final = 3
 
 _USERS_AT_ONCE: Final = 64  # bounds the padded buffer [users, keys, d], and keeps it in cache
@@ -75,9 +77,10 @@ def reading_time(state: ProfileState, at: int, rules: DerivationRules) -> int:
     to nothing, so that a profile that is years old still recommends.
     """
     newest = state.newest_ts
+    if at < newest:
+        return newest
     total = total_log_weight(ledger.weight_long for ledger in state)
-    faded = total == NOTHING or 2.0 ** (total - at / rules.half_life_long_ms) < FADED
-    return newest if faded or at < newest else at
+    return newest if total - at / rules.half_life_long_ms < _LOG_FADED else at
 
 
 def derive(
@@ -138,8 +141,9 @@ def _taste(state: ProfileState, at: int, rules: DerivationRules, *, short: bool)
             total = decayed if total is None else total + decayed
     if total is None:
         return None
-    taste = (total / weight).astype(np.float32)
-    return taste if np.linalg.norm(taste) > 1e-6 else None
+    # What is left where vectors cancel out is no direction; nor is what has faded by the short half-life.
+    least = 1e-6 * (weight if short else weight - rules.regularisation)
+    return (total / weight).astype(np.float32) if np.linalg.norm(total) > least else None
 
 
 def _power(exponent: float) -> float:
