@@ -218,7 +218,7 @@ class Supervisor:
             raise ServiceFailed(story)
         if len(one.deaths) > self._policy.most_restarts:
             window = self._policy.window_seconds
-            raise ServiceFailed(f"{name} has ended {len(one.deaths)} times within {window:.0f} s. {story}")
+            raise ServiceFailed(f"{name} can't be kept running: death {len(one.deaths)} within {window:.0f} s. {story}")
         delay = self._policy.delay(len(one.deaths))
         one.start_at = now + delay
         self._report(f"{story}\n{name} starts again in {delay:.1f} s")
