@@ -6,13 +6,14 @@ bytes of its own protobuf message, seen through a `memoryview`: half the cost of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
 import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
+from deploy.qdrant.packing import MARK, packed, unpack_into
 from deploy.qdrant.refusals import invalid, unserved
 
 PointId = int | UUID | str
@@ -58,10 +59,10 @@ def wire_id(identity: int | UUID | str) -> wire.PointId:
     return wire.PointId(uuid=str(identity))
 
 
-def engine_point(message: wire.PointStruct, slots: VectorSlots) -> edge.Point:
+def engine_point(message: wire.PointStruct, slots: VectorSlots, open_fields: Container[str]) -> edge.Point:
     """Checked against the collection's vectors; raises `Refused` (INVALID_ARGUMENT)."""
     vectors = engine_vectors(message.vectors, slots)
-    return edge.Point(point_id(message.id), vectors, payload_of(message.payload))
+    return edge.Point(point_id(message.id), vectors, stored_payload(message.payload, open_fields))
 
 
 def engine_vectors(message: wire.Vectors, slots: VectorSlots) -> dict[str, EngineVector]:
@@ -157,12 +158,23 @@ def query_vector(message: wire.VectorInput, name: str, slots: VectorSlots) -> En
     raise unserved(f"inference (the query is given as a {kind})")
 
 
-def payload_of(fields: Mapping[str, wire.Value]) -> dict[str, Json]:
-    """A payload as plain Python values."""
-    return {key: _plain(fields[key]) for key in fields}  # twice as fast as items(): a protobuf map's are Python
+def stored_payload(fields: Mapping[str, wire.Value], open_fields: Container[str]) -> dict[str, Json]:
+    """A whole payload as the engine keeps it: large values packed, but for the fields that must lie open."""
+    payload: dict[str, Json] = {}
+    for key in fields:
+        value = fields[key]
+        as_string = packed(key, value.WhichOneof("kind"), value, open_fields)
+        payload[key] = plain_value(value) if as_string is None else as_string
+    return payload
 
 
-def _plain(value: wire.Value) -> Json:
+def plain_payload(fields: Mapping[str, wire.Value]) -> dict[str, Json]:
+    """A part of a payload as plain Python values."""
+    return {key: plain_value(fields[key]) for key in fields}  # twice as fast as items(): a protobuf map's are Python
+
+
+def plain_value(value: wire.Value) -> Json:
+    """A value as plain Python values."""
     kind = value.WhichOneof("kind")
     if kind == "string_value":
         text: str = value.string_value
@@ -174,19 +186,33 @@ def _plain(value: wire.Value) -> Json:
         double: float = value.double_value
         return double
     if kind == "struct_value":
-        return payload_of(value.struct_value.fields)
+        return plain_payload(value.struct_value.fields)
     if kind == "list_value":
-        return [_plain(item) for item in value.list_value.values]
+        return [plain_value(item) for item in value.list_value.values]
     if kind == "bool_value":
         return bool(value.bool_value)
     return None
 
 
+def unpacked(payload: Mapping[str, Json]) -> dict[str, Json]:
+    """Those fields of a payload as the engine keeps it that are packed, as plain Python values."""
+    plain: dict[str, Json] = {}
+    for key, value in payload.items():
+        if isinstance(value, str) and value.startswith(MARK):
+            message = wire.Value()
+            unpack_into(message, value)
+            plain[key] = plain_value(message)
+    return plain
+
+
 def write_payload(target: Mapping[str, wire.Value], payload: Mapping[str, Json] | None) -> None:
-    """Fill a protobuf map with a payload."""
+    """Fill a protobuf map with a payload as the engine keeps it."""
     if payload:
         for key, value in payload.items():
-            write_value(target[key], value)
+            if isinstance(value, str) and value.startswith(MARK):
+                unpack_into(target[key], value)
+            else:
+                write_value(target[key], value)
 
 
 def write_value(target: wire.Value, value: Json) -> None:

@@ -9,6 +9,7 @@ import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
 from deploy.qdrant.filters import engine_filter, optional_filter, payload_selector, vectors_selector
+from deploy.qdrant.packing import paths_in
 from deploy.qdrant.points import DEFAULT_VECTOR, EngineVector, PointId, point_id, query_vector
 from deploy.qdrant.refusals import invalid, not_found, unserved
 from deploy.qdrant.shards import Catalogue, Collection
@@ -220,6 +221,16 @@ def as_query(message: wire.SearchPoints) -> wire.QueryPoints:
     else:
         query.query.nearest.dense.data.extend(message.vector)
     return query
+
+
+def paths(message: wire.QueryPoints | wire.PrefetchQuery) -> Iterator[str]:
+    """Every payload path that a query or one of its prefetches looks inside."""
+    yield from paths_in(message.filter)
+    yield from paths_in(message.params.idf.corpus)
+    if message.query.HasField("order_by"):
+        yield message.query.order_by.key
+    for prefetch in message.prefetch:
+        yield from paths(prefetch)
 
 
 def translated(

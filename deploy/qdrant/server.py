@@ -16,15 +16,18 @@ from qdrant_client import grpc as wire
 
 from deploy.qdrant import queries, refusals
 from deploy.qdrant.filters import engine_filter, optional_filter, payload_selector, vectors_selector
+from deploy.qdrant.packing import is_part, parts_in, paths_in
 from deploy.qdrant.points import (
+    Json,
     PointId,
     engine_point,
     engine_vectors,
-    payload_of,
+    plain_payload,
     point_id,
     point_ids,
     retrieved,
     scored,
+    stored_payload,
     wire_id,
 )
 from deploy.qdrant.schemas import index_schema
@@ -246,6 +249,7 @@ class Points(_Unserved):
     @_answered
     async def Get(self, request: wire.GetPoints) -> wire.GetResponse:  # noqa: N802
         collection = self._catalogue.get(request.collection_name)
+        await collection.lay_open(parts_in(request.with_payload))
         with_payload, with_vector = payload_selector(request, unset=True), vectors_selector(request)
         response = wire.GetResponse()
         for ids in steps(point_ids(request.ids), IDS_A_STEP):
@@ -260,6 +264,9 @@ class Points(_Unserved):
         limit = request.limit if request.HasField("limit") else queries.DEFAULT_LIMIT
         if limit < 1:
             raise refusals.invalid("limit: value 0 invalid, must be 1 or larger")
+        await collection.lay_open([*paths_in(request.filter), *parts_in(request.with_payload)])
+        if request.HasField("order_by"):
+            await collection.lay_open([request.order_by.key])
         records, following = collection.shard.scroll(
             edge.ScrollRequest(
                 offset=point_id(request.offset) if request.HasField("offset") else None,
@@ -281,6 +288,7 @@ class Points(_Unserved):
     @_answered
     async def Count(self, request: wire.CountPoints) -> wire.CountResponse:  # noqa: N802
         collection = self._catalogue.get(request.collection_name)
+        await collection.lay_open(paths_in(request.filter))
         count = collection.shard.count(edge.CountRequest(filter=optional_filter(request), exact=True))
         return wire.CountResponse(result=wire.CountResult(count=count))
 
@@ -288,6 +296,7 @@ class Points(_Unserved):
     async def Facet(self, request: wire.FacetCounts) -> wire.FacetResponse:  # noqa: N802
         collection = self._catalogue.get(request.collection_name)
         limit = request.limit if request.HasField("limit") else queries.DEFAULT_LIMIT
+        await collection.lay_open([request.key, *paths_in(request.filter)])
         answer = collection.shard.facet(
             edge.FacetRequest(request.key, limit=limit, exact=True, filter=optional_filter(request))
         )
@@ -318,6 +327,9 @@ class Points(_Unserved):
 
     async def _queried(self, name: str, messages: Sequence[wire.QueryPoints]) -> list[list[wire.ScoredPoint]]:
         collection = self._catalogue.get(name)
+        await collection.lay_open(
+            path for one in messages for path in (*queries.paths(one), *parts_in(one.with_payload))
+        )
         with_vectors = [bool(vectors_selector(message)) for message in messages]
         results: list[list[wire.ScoredPoint]] = []
         for batch in queries.batches(collection, queries.translated(self._catalogue, collection, messages)):
@@ -350,6 +362,7 @@ async def _upsert(collection: Collection, request: wire.UpsertPoints) -> int:
     """Decided a point at a time against the state before the operation, so of two points with one id the last wins."""
     if not request.points:
         raise refusals.invalid("Empty update request")
+    await collection.lay_open(paths_in(request.update_filter))
     condition = optional_filter(request, "update_filter")
     mode = _UPDATE_MODES.get(request.update_mode)
     if mode is None:
@@ -359,7 +372,7 @@ async def _upsert(collection: Collection, request: wire.UpsertPoints) -> int:
         points: dict[PointId, edge.Point] = {}
         for some in steps(request.points, POINTS_A_STEP):
             for message in some:
-                points[point_id(message.id)] = engine_point(message, collection.slots)
+                points[point_id(message.id)] = engine_point(message, collection.slots, collection.open_fields)
             yield None
         for chunk in steps(list(points.values()), POINTS_A_STEP):
             yield edge.UpdateOperation.upsert_points(list(chunk), condition=condition, update_mode=mode)
@@ -391,12 +404,14 @@ async def _delete(collection: Collection, request: wire.DeletePoints) -> int:
 async def _write_selected(
     collection: Collection, selector: wire.PointsSelector, operation: Callable[[list[PointId]], edge.UpdateOperation]
 ) -> int:
+    await collection.lay_open(paths_in(selector.filter))
     return await collection.write(_selected(collection, selector, operation), IDS_A_STEP)
 
 
 async def _update_vectors(collection: Collection, request: wire.UpdatePointVectors) -> int:
     if not request.points:
         raise refusals.invalid("Empty update request")
+    await collection.lay_open(paths_in(request.update_filter))
     condition = optional_filter(request, "update_filter")
 
     def prepared_and_applied() -> Iterator[Step]:
@@ -425,20 +440,32 @@ async def _delete_vectors(collection: Collection, request: wire.DeletePointVecto
 
 
 async def _set_payload(collection: Collection, request: wire.SetPayloadPoints) -> int:
-    payload, key = payload_of(request.payload), request.key or None
-    selector = request.points_selector
-    return await _write_selected(collection, selector, lambda ids: edge.UpdateOperation.set_payload(ids, payload, key))
+    return await _with_payload(collection, request, edge.UpdateOperation.set_payload)
 
 
 async def _overwrite_payload(collection: Collection, request: wire.SetPayloadPoints) -> int:
-    payload, key = payload_of(request.payload), request.key or None
-    return await _write_selected(
-        collection, request.points_selector, lambda ids: edge.UpdateOperation.overwrite_payload(ids, payload, key)
-    )
+    return await _with_payload(collection, request, edge.UpdateOperation.overwrite_payload)
+
+
+async def _with_payload(
+    collection: Collection,
+    request: wire.SetPayloadPoints,
+    change: Callable[[list[PointId], dict[str, Json], str | None], edge.UpdateOperation],
+) -> int:
+    key = request.key or None
+    if key:
+        await collection.lay_open([key])
+
+    def operation(ids: list[PointId]) -> edge.UpdateOperation:
+        fields = request.payload
+        return change(ids, plain_payload(fields) if key else stored_payload(fields, collection.open_fields), key)
+
+    return await _write_selected(collection, request.points_selector, operation)
 
 
 async def _delete_payload(collection: Collection, request: wire.DeletePayloadPoints) -> int:
     keys = list(request.keys)
+    await collection.lay_open(filter(is_part, keys))
     selector = request.points_selector
     return await _write_selected(collection, selector, lambda ids: edge.UpdateOperation.delete_payload(ids, keys))
 
@@ -449,6 +476,7 @@ async def _clear_payload(collection: Collection, request: wire.ClearPayloadPoint
 
 async def _create_index(collection: Collection, request: wire.CreateFieldIndexCollection) -> int:
     operation = edge.UpdateOperation.create_field_index(request.field_name, index_schema(request))
+    await collection.lay_open([request.field_name])
     return await collection.write(iter([operation]), 1)
 
 

@@ -18,8 +18,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -28,7 +28,8 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from qdrant_client import grpc as wire
 
 from deploy.qdrant import refusals
-from deploy.qdrant.points import PointId, VectorSlots
+from deploy.qdrant.packing import fields_of
+from deploy.qdrant.points import PointId, VectorSlots, unpacked
 from deploy.qdrant.schemas import check_name, described, engine_configuration, vector_slots
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,14 @@ class Collection:
     """
 
     def __init__(
-        self, name: str, folder: Path, shard: edge.EdgeShard, configuration: wire.CreateCollection, created_at_ms: int
+        self,
+        name: str,
+        folder: Path,
+        shard: edge.EdgeShard,
+        configuration: wire.CreateCollection,
+        created_at_ms: int,
+        open_fields: Iterable[str],
+        save: Callable[[], None],
     ) -> None:
         self.name = name
         self.folder = folder
@@ -84,12 +92,15 @@ class Collection:
         self.configuration = configuration
         self.created_at_ms = created_at_ms
         self.slots: VectorSlots = vector_slots(configuration)
+        self.open_fields: set[str] = set(open_fields)
+        self.laid_open = set(open_fields)
         self.unflushed = 0
         self.first_unflushed_at = 0.0
         self.last_write_at = time.monotonic()
         self.deletions = 0
         self._writing = asyncio.Lock()
         self._operations = 0
+        self._save = save
         self.closed = False
 
     async def write(self, steps_of_it: Iterator[Step], points_a_step: int) -> int:
@@ -117,15 +128,44 @@ class Collection:
         if self.unflushed >= UNFLUSHED_POINTS:
             self.flush()
 
+    async def lay_open(self, paths: Iterable[str]) -> None:
+        """Before a request looks inside payload fields: unpack them in every point, once and for good.
+
+        Atomic against writes. After a crash in the middle it is done again when somebody next looks.
+        """
+        fields = fields_of(paths)
+        if not fields <= self.laid_open:
+            await self.write(self._laying_open(fields), POINTS_A_STEP)
+
+    def _laying_open(self, fields: set[str]) -> Iterator[Step]:
+        if fields <= self.laid_open:  # by the write before this one
+            return
+        self.open_fields |= fields  # from here on nothing is packed that isn't unpacked below
+        selector = [f'"{field}"' for field in sorted(fields)]
+        offset: PointId | None = None
+        while True:
+            records, offset = self.shard.scroll(
+                edge.ScrollRequest(offset=offset, limit=IDS_A_STEP, with_payload=selector, with_vector=False)
+            )
+            yield None
+            for record in records:
+                plain = unpacked(record.payload or {})
+                if plain:
+                    yield edge.UpdateOperation.set_payload([record.id], plain)
+            if offset is None:
+                break
+        self.laid_open |= fields
+        self._save()
+
     def matching(self, condition: edge.Filter) -> list[PointId]:
         """Ids of every point that matches."""
         ids: list[PointId] = []
-        offset: int | uuid.UUID | str | None = None
+        offset: PointId | None = None
         while True:
             records, offset = self.shard.scroll(
                 edge.ScrollRequest(offset=offset, limit=10_000, filter=condition, with_payload=False, with_vector=False)
             )
-            ids.extend(uuid.UUID(r.id) if isinstance(r.id, str) else r.id for r in records)
+            ids.extend(record.id for record in records)
             if offset is None:
                 return ids
 
@@ -158,6 +198,7 @@ class _Entry:
     folder: str
     created_at_ms: int
     configuration: dict[str, object]
+    open_fields: list[str] = field(default_factory=list)
 
 
 class Catalogue:
@@ -203,7 +244,8 @@ class Catalogue:
         shard.flush()
         kept = wire.CreateCollection()
         kept.CopyFrom(configuration)
-        self._collections[name] = Collection(name, folder, shard, kept, time.time_ns() // 1_000_000)
+        created_at_ms = time.time_ns() // 1_000_000
+        self._collections[name] = Collection(name, folder, shard, kept, created_at_ms, (), self._save)
         self._save()
 
     def reconfigure(self, request: wire.UpdateCollection) -> None:
@@ -309,7 +351,7 @@ class Catalogue:
                 points,
                 COMFORTABLE_POINTS,
             )
-        return Collection(name, folder, shard, configuration, entry.created_at_ms)
+        return Collection(name, folder, shard, configuration, entry.created_at_ms, entry.open_fields, self._save)
 
     def _save(self) -> None:
         content = {
@@ -320,6 +362,7 @@ class Catalogue:
                         collection.folder.name,
                         collection.created_at_ms,
                         json_format.MessageToDict(collection.configuration, preserving_proto_field_name=True),
+                        sorted(collection.laid_open),
                     )
                 )
                 for name, collection in self._collections.items()

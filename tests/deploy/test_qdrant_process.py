@@ -19,6 +19,7 @@ from qdrant_client import grpc as wire
 from qdrant_client import models as m
 
 from deploy.children import Child, wait_until
+from deploy.qdrant.packing import MARK
 
 PROFILE = {
     "long": m.VectorParams(size=384, distance=m.Distance.COSINE, datatype=m.Datatype.FLOAT16),
@@ -67,6 +68,10 @@ class Embedded:
         assert self._child.stop(30), self._child.last_lines()
         assert self._child.exit_code is not None
         return self._child.exit_code
+
+    def wait(self) -> int:
+        assert self._child is not None
+        return self._child.wait()
 
     def kill(self) -> None:
         if self._child is not None:
@@ -237,6 +242,12 @@ def test_deleting_what_is_missing_is_no_error(shared: QdrantClient) -> None:
     assert not shared.collection_exists("nowhere")
 
 
+def test_a_string_that_looks_packed_is_a_string(shared: QdrantClient) -> None:
+    shared.create_collection("strings", vectors_config={})
+    shared.upsert("strings", [m.PointStruct(id=1, vector={}, payload={"s": MARK + "no base64"})])
+    assert shared.retrieve("strings", [1])[0].payload == {"s": MARK + "no base64"}
+
+
 def test_nan_is_accepted_as_a_server_accepts_it(shared: QdrantClient) -> None:
     shared.create_collection("nan", vectors_config=m.VectorParams(size=2, distance=m.Distance.DOT))
     shared.upsert("nan", [m.PointStruct(id=1, vector=[float("nan"), 1.0])])
@@ -294,6 +305,28 @@ def test_everything_is_there_after_a_restart(embedded: Embedded) -> None:
     assert client.count("p", due).count == 10
     with pytest.raises(grpc.RpcError):
         client.upsert("p", [m.PointStruct(id=1, vector={"long": [1.0]})])
+
+
+def test_packed_fields_stay_as_open_as_they_were_after_a_restart(embedded: Embedded) -> None:
+    client = embedded.client()
+    client.create_collection("p", vectors_config={})
+    payload: m.Payload = {name: [{"id": number, "text": "x" * 50} for number in range(9)] for name in ("a", "b")}
+    client.upsert("p", [m.PointStruct(id=1, vector={}, payload=payload)])
+
+    def holding(name: str, number: int) -> int:
+        condition = m.FieldCondition(key=f"{name}[].id", match=m.MatchValue(value=number))
+        return client.count("p", m.Filter(must=[condition])).count
+
+    assert holding("a", 8) == 1
+    embedded.kill()
+    embedded.start()
+    client = embedded.client()
+    client.upsert("p", [m.PointStruct(id=2, vector={}, payload=payload)])
+    assert (holding("a", 8), holding("b", 8), holding("b", 9)) == (2, 2, 0)
+    client.create_payload_index("p", "b[].id", m.PayloadSchemaType.INTEGER)
+    client.upsert("p", [m.PointStruct(id=3, vector={}, payload=payload)])
+    assert holding("b", 8) == 3
+    assert [record.payload for record in client.retrieve("p", [1, 2, 3])] == [payload] * 3
 
 
 async def test_kill_9_loses_nothing_acknowledged(embedded: Embedded) -> None:
@@ -413,7 +446,7 @@ def test_a_folder_that_nobody_names_is_removed_at_start(embedded: Embedded) -> N
 def test_ctrl_c_stops_it_cleanly(embedded: Embedded) -> None:
     embedded.client().create_collection("kept", vectors_config={})
     embedded.signal(signal.SIGINT)
-    assert embedded.stop() == 0
+    assert embedded.wait() == 0
 
 
 def test_overwrites_leave_the_disk_bounded(embedded: Embedded) -> None:

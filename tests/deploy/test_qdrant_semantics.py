@@ -221,6 +221,7 @@ def test_filters_select(client: QdrantClient, profiles: str, condition: str) -> 
 
 
 @pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
 def test_booleans_are_no_numbers(client: QdrantClient, profiles: str, indexed: bool) -> None:
     if indexed:
         client.create_payload_index(profiles, "available", m.PayloadSchemaType.BOOL)
@@ -256,6 +257,55 @@ def test_filters_reach_into_objects_and_lists_and_times(client: QdrantClient, pr
         ]
     )
     assert found(m.NestedCondition(nested=m.Nested(key="offers", filter=cheap_x))) == []
+
+
+CANDIDATES = [
+    {"product_id": f"p{rank}", "score": rank / 10, "because": {"texts": ["red", "shoes"]}} for rank in range(20)
+]
+
+
+def test_large_nested_values_are_read_back_as_they_were_written(client: QdrantClient, profiles: str) -> None:
+    payload: m.Payload = {"candidates": CANDIDATES, "made_at": 7, "long": {"a" * 200: [None, True, 2.5, {"x": []}]}}
+    client.upsert(profiles, [m.PointStruct(id=U1, vector={}, payload=payload)])
+    client.set_payload(profiles, {"candidates": CANDIDATES}, points=[U2])
+    assert client.retrieve(profiles, [U1])[0].payload == payload
+    assert client.retrieve(profiles, [U2], with_payload=["candidates"])[0].payload == {"candidates": CANDIDATES}
+    excluded = m.PayloadSelectorExclude(exclude=["long", "made_at"])
+    assert client.retrieve(profiles, [U1], with_payload=excluded)[0].payload == {"candidates": CANDIDATES}
+
+
+def test_filters_look_inside_large_nested_values(client: QdrantClient, profiles: str) -> None:
+    client.set_payload(profiles, {"candidates": CANDIDATES}, points=[U1])
+    client.set_payload(profiles, {"candidates": CANDIDATES[:19]}, points=[U2])
+    last = field("candidates[].product_id", m.MatchValue(value="p19"))
+    assert [record.id for record in client.scroll(profiles, scroll_filter=last)[0]] == [U1]
+    client.set_payload(profiles, {"candidates": CANDIDATES}, points=[U3])
+    assert client.count(profiles, last).count == 2
+    several = m.Filter(must=[m.FieldCondition(key="candidates", values_count=m.ValuesCount(gt=0, lt=20))])
+    assert client.count(profiles, several).count == 1
+    inside = m.Filter(
+        must=[
+            m.NestedCondition(
+                nested=m.Nested(
+                    key="candidates", filter=m.Filter(must=[m.FieldCondition(key="score", range=m.Range(gt=1.85))])
+                )
+            )
+        ]
+    )
+    assert client.count(profiles, inside).count == 2
+    client.upsert(profiles, [point(U1, [1, 0, 0], 100), point(U2, [1, 0, 0], 200)], update_filter=last)
+    assert [record.payload["n"] for record in client.retrieve(profiles, [U1, U2]) if record.payload] == [100, 2]
+
+
+def test_parts_of_large_nested_values_are_selected_set_and_deleted(client: QdrantClient, profiles: str) -> None:
+    tree = {"left": {"texts": ["a" * 100], "n": 1}, "right": {"texts": ["b" * 100]}}
+    client.set_payload(profiles, {"tree": tree}, points=[U1])
+    assert client.retrieve(profiles, [U1], with_payload=["tree.left.n"])[0].payload == {"tree": {"left": {"n": 1}}}
+    client.set_payload(profiles, {"tree": tree}, points=[U2])
+    client.set_payload(profiles, {"n": 2}, key="tree.left", points=[U2])
+    client.delete_payload(profiles, ["tree.right"], points=[U2])
+    changed = {"left": {"texts": ["a" * 100], "n": 2}}
+    assert client.retrieve(profiles, [U2], with_payload=["tree"])[0].payload == {"tree": changed}
 
 
 def test_a_scroll_pages_through_every_point_once(client: QdrantClient, name: str) -> None:
