@@ -190,11 +190,11 @@ async def test_a_search_finds_the_nearest_of_what_is_available(client: AsyncQdra
         a_product("gone", 4, AXES[0], available=False, deleted=True),
         a_product("ad", 5, np.array([0.8, 0, 0.6, 0], np.float32), kind="ad"),
     )
-    queries = np.array([[2, 0, 0, 0], [0, 0.5, 0, 0]], np.float32)
+    queries = np.array([[2, 0, 0, 0], [0.3, 0.4, 0, 0]], np.float32)
 
     found = await catalogue.near(queries, 2)
     assert [[p.product_id for p in row] for row in found] == [["first", "ad"], ["second", "first"]]
-    np.testing.assert_allclose([[p.score for p in row] for row in found], [[1, 0.8], [0.8, 0]], atol=1e-6)
+    np.testing.assert_allclose([[p.score for p in row] for row in found], [[1, 0.8], [1, 0.6]], atol=1e-6)
     assert (found[0][1].title, found[0][1].kind, found[0][1].vector) == ("Title ad", "ad", None)
 
     ((only,),) = await catalogue.near(queries[:1], 5, kind="ad", with_vectors=True)
