@@ -29,7 +29,7 @@ def until(condition: Callable[[], bool], timeout_seconds: float, otherwise: str 
 @contextmanager
 def up(data_dir: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """`afterglow up`, ready. Killed in the end, if it hasn't ended by then."""
-    command = [sys.executable, "-m", "streams", "up", "--data-dir", str(data_dir), *options]
+    command = [sys.executable, "-P", "-m", "streams", "up", "--data-dir", str(data_dir), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT)
     try:

@@ -1,49 +1,23 @@
 """`afterglow up` as a user runs it: ready, found by others, drained; nothing left behind, everything kept."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 from confluent_kafka.admin import AdminClient
+from machine import until, up
 
 pytestmark = pytest.mark.end_to_end
 
-ENVIRONMENT: Mapping[str, str] = {
-    **{name: value for name, value in os.environ.items() if not name.startswith("AFTERGLOW_")},
-    "AFTERGLOW_ENCODER_THREADS": "1",
-}
 
-
-@contextmanager
-def up(data_dir: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`afterglow up`, ready; started in a folder where other things have the names of our packages."""
-    command = [sys.executable, "-P", "-m", "streams", "up", "--data-dir", str(data_dir), *options]
+@pytest.fixture(autouse=True)
+def _decoys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is started in a folder where other things have the names of our packages."""
     for name in ("streams", "deploy"):
-        (log.parent / f"{name}.py").write_text("raise AssertionError('not ours')\n")
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, env=ENVIRONMENT)
-    try:
-        until(lambda: process.poll() is not None or "Afterglow is ready" in log.read_text(), 180)
-        assert process.poll() is None, log.read_text()
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def until(condition: Callable[[], bool], timeout_seconds: float) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.05)
+        (tmp_path / f"{name}.py").write_text("raise AssertionError('not ours')\n")
+    monkeypatch.chdir(tmp_path)
 
 
 def has_ended(process: psutil.Process) -> bool:
