@@ -189,6 +189,29 @@ def test_what_does_not_drain_is_killed_with_all_it_started(tmp_path: Path) -> No
         until(lambda pid=pid: has_ended(pid))  # type: ignore[misc]
 
 
+def test_asked_a_second_time_it_does_not_wait(tmp_path: Path) -> None:
+    stubborn = script(
+        """
+        import pathlib, signal, sys, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        pathlib.Path(sys.argv[1]).touch()
+        time.sleep(600)
+        """,
+        str(tmp_path / "up"),
+    )
+    supervisor = Supervisor(
+        [Stage([Service("worker", stubborn, ready=(tmp_path / "up").exists, drain_seconds=3600.0)])],
+        logs=tmp_path,
+        report=lambda _: None,
+    )
+    supervisor.start()
+    pid = supervisor.pids()["worker"]
+    supervisor.ask_to_stop()
+    supervisor.ask_to_stop()
+    supervisor.wait()
+    assert has_ended(pid)
+
+
 SUPERVISED = """
     import pathlib, sys, time
     from deploy.supervisor import Service, Stage, Supervisor
