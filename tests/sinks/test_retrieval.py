@@ -29,6 +29,8 @@ from sinks.retrieval import (
 from sinks.writes import Write, new_version, write
 from streams.profiles import Contribution, FoldEvent, FoldRules, fold
 
+pytestmark = pytest.mark.end_to_end
+
 DAY, HOUR = 86_400_000, 3_600_000
 NOW = 1_700_000_000_000
 SECRET = bytes(range(32))

@@ -1,0 +1,161 @@
+"""One look at everything: what is counted, what is wrong, and that one dead service does not hide the others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qdrant_client import AsyncQdrantClient
+
+from encoders.protocol import ModelDescription
+from sinks.collections import Generation, Model, open_generation
+from sinks.connection import connect
+from sinks.identity import PointIds
+from sinks.points import JSON, product_point, profile_point
+from sinks.writes import Write, new_version, write
+from streams import health
+from streams.health import EncoderStatus, look
+from streams.producer import EventProducer
+from streams.settings import Settings, load
+from streams.topics import ensure_topics
+
+pytestmark = pytest.mark.end_to_end
+
+IDS = PointIds(bytes(range(32)))
+X = np.eye(4, dtype=np.float32)[0]
+
+
+@pytest.fixture
+def both(settings: Settings, qdrant: str, tmp_path: Path) -> Settings:
+    """The session's Kafka and Qdrant, and no encoding worker."""
+    topics = settings.topics
+    return load(
+        data_dir=tmp_path,
+        overrides={
+            "kafka.bootstrap_servers": settings.kafka.bootstrap_servers,
+            "topics.searches": topics.searches,
+            "topics.purchases": topics.purchases,
+            "topics.products": topics.products,
+            "topics.dead_letters": topics.dead_letters,
+            "topics.partitions": "2",
+            "generation": settings.generation,
+            "qdrant.address": qdrant,
+        },
+        environment={},
+    )
+
+
+@pytest.fixture
+async def client(qdrant: str) -> AsyncIterator[AsyncQdrantClient]:
+    client = connect(qdrant)
+    yield client
+    await client.close()
+
+
+async def fill(client: AsyncQdrantClient, name: str) -> None:
+    await open_generation(client, Generation(name, Model("small", "abc", 4), IDS.fingerprint, {}, 5))
+    profiles: dict[str, dict[str, JSON | bytes]] = {
+        "ada": {"n_searches": 2, "n_purchases": 3, "pending": ["lamp", "rug"], "due": 1000},
+        "bob": {"n_searches": 0, "n_purchases": 4, "pending": ["lamp"]},
+        "eve": {"n_searches": 5, "n_purchases": 0, "due": 2**42},
+    }
+    writes = []
+    for user, payload in profiles.items():
+        id_, version = IDS.user(user), new_version()
+        writes.append(Write(id_, version, None, profile_point(id_, version, X, None, None, payload)))
+    await write(client, f"profiles--{name}", writes)
+    products: dict[str, dict[str, JSON | bytes]] = {
+        "tent": {"available": True},
+        "boots": {"available": False},
+        "gone": {"available": False, "deleted": True},
+    }
+    writes = []
+    for product, payload in products.items():
+        id_, version = IDS.product(product), new_version()
+        writes.append(Write(id_, version, None, product_point(id_, version, X, {"product_id": product, **payload})))
+    await write(client, f"products--{name}", writes)
+
+
+async def test_counts_are_added_up_and_problems_told(both: Settings, client: AsyncQdrantClient) -> None:
+    ensure_topics(both)
+    await fill(client, both.generation)
+    with EventProducer(both) as producer:
+        producer.send(both.topics.dead_letters, b"k", b"not understood")
+        for n in range(3):
+            producer.send(both.topics.searches, f"user-{n}".encode(), b"{}")
+
+    status = await look(both)
+
+    assert status.qdrant is not None
+    assert status.qdrant.profiles == health.ProfilesStatus(
+        count=3, searches=7, purchases=7, waiting=2, pending_products=2, due=1
+    )
+    assert status.qdrant.products == health.ProductsStatus(count=2, available=1)
+    assert status.qdrant.generation is not None
+    assert (status.qdrant.generation.model, status.qdrant.generation.created_at) == ("small", 5)
+    assert status.kafka is not None
+    assert (status.kafka.members, status.kafka.lag, status.kafka.dead_letters) == (0, 3, 1)
+    assert {(one.topic, one.partition) for one in status.kafka.partitions} == {
+        (topic, partition)
+        for topic in (both.topics.searches, both.topics.purchases, both.topics.products)
+        for partition in (0, 1)
+    }
+    assert all(one.committed is None for one in status.kafka.partitions)
+    assert status.encoder is None
+    assert not status.healthy
+    assert [problem.split(":")[0] for problem in status.problems] == [
+        "the encoding worker at unix",
+        f"no worker is in the group afterglow-{both.generation}",
+        "1 events could not be understood",
+    ]
+
+
+async def test_an_encoder_of_another_model_is_a_problem(
+    both: Settings, client: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(client, both.generation)
+    other = ModelDescription("large", "def", 8, "cpu")
+
+    async def encoder(_: Settings) -> EncoderStatus:
+        return EncoderStatus(
+            address="unix:///there",
+            model=other.name,
+            model_identity=other.identity,
+            dimension=other.dimension,
+            device=other.device,
+            texts=0,
+            cache_share=0.0,
+            waiting=0,
+            waiting_limit=1,
+            uptime_seconds=1.0,
+        )
+
+    monkeypatch.setattr(health, "_encoder", encoder)
+    problems = (await look(both)).problems
+    assert any(
+        problem.startswith(
+            f"the encoding worker has the model large (def), and generation {both.generation!r} was made"
+        )
+        for problem in problems
+    )
+
+
+def test_the_command_tells_every_dead_service_and_exits_1(tmp_path: Path) -> None:
+    away = ["--kafka", "127.0.0.1:1", "--qdrant", "127.0.0.1:2"]
+    result = subprocess.run(
+        [sys.executable, "-m", "streams", "status", "--json", "--data-dir", str(tmp_path), *away],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 1
+    told = json.loads(result.stdout)
+    assert not told["healthy"]
+    assert (told["kafka"], told["qdrant"], told["encoder"]) == (None, None, None)
+    assert [problem.partition(" at ")[0] for problem in told["problems"]] == ["Kafka", "Qdrant", "the encoding worker"]
+    assert result.stderr == ""
