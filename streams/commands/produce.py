@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import io
+import signal
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Event
+from types import FrameType
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import click
@@ -21,7 +24,7 @@ from streams.settings import Settings
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from streams.events import Event
+    from streams import events
     from streams.producer import EventProducer
     from streams.progress import Waiting
     from streams.refusals import Refusals
@@ -48,8 +51,8 @@ def command(
     """Send events from files of JSON lines: plain, .gz, .zst, or - for standard input.
 
     Each line is one event; `afterglow schema` shows the fields. Lines are checked before they are sent, and sent
-    as they are. A line that can't be understood is left out and told: exit code 1. A Ctrl-C still delivers what was
-    read by then.
+    as they are. A line that can't be understood is left out and told: exit code 1. After a Ctrl-C what was read by
+    then is still delivered; a second one gives that up.
     """
     from streams.producer import EventProducer
     from streams.progress import wait_until_folded
@@ -61,12 +64,15 @@ def command(
     started = time.monotonic()
     with ExitStack() as stack:
         progress = stack.enter_context(_bar())
-        with EventProducer(settings) as producer:
-            sent = _send_files(files, topic, settings, producer, refusals, rate, progress)
+        with _interruption() as interrupted, EventProducer(settings) as producer:
+            sent = _send_files(files, topic, settings, producer, refusals, rate, progress, interrupted)
         seconds = time.monotonic() - started
+        wait = wait and not interrupted.is_set()
         if wait:
             wait_until_folded(settings, producer.offsets, _waiting_on(progress, f"afterglow-{settings.generation}"))
     _summarise(topic, sent, seconds, time.monotonic() - started if wait else None, refusals, as_json=as_json)
+    if interrupted.is_set():
+        raise click.Abort
     if refusals.count:
         raise click.ClickException(
             f"{refusals.count:,} of {sent + refusals.count:,} lines were refused and not sent; the others were"
@@ -98,6 +104,7 @@ def _send_files(
     refusals: Refusals,
     rate: float | None,
     progress: Progress | None,
+    interrupted: Event,
 ) -> int:
     from streams.events import InvalidEvent, event_key
 
@@ -108,7 +115,9 @@ def _send_files(
             task = progress.add_task(file, total=size, events=0) if progress else None
             for number, line in _lines(lines, file):
                 if rate is not None:
-                    _pace(producer, started + sent / rate)
+                    _pace(producer, started + sent / rate, interrupted)
+                if interrupted.is_set():
+                    return sent
                 try:
                     if len(line) > MAX_LINE:
                         raise InvalidEvent("value", f"is longer than {MAX_LINE} bytes")
@@ -124,15 +133,15 @@ def _send_files(
     return sent
 
 
-def _decoder(topic: str) -> Callable[[bytes, int], Event]:
+def _decoder(topic: str) -> Callable[[bytes, int], events.Event]:
     from streams.events import decode_product, decode_purchase, decode_search
 
-    def decode_line(value: bytes, reference_ms: int) -> Event:
+    def decode_line(value: bytes, reference_ms: int) -> events.Event:
         product = decode_product(value, reference_ms)
         assert product is not None  # only a null value is a deletion, and a line is bytes
         return product
 
-    decoders: dict[str, Callable[[bytes, int], Event]] = {
+    decoders: dict[str, Callable[[bytes, int], events.Event]] = {
         "searches": decode_search,
         "purchases": decode_purchase,
         "products": decode_line,
@@ -183,9 +192,28 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, Callable[[], int], int | None
         yield lines, raw.tell, path.stat().st_size
 
 
-def _pace(producer: EventProducer, not_before: float) -> None:
-    while (early := not_before - time.monotonic()) > 0:
+def _pace(producer: EventProducer, not_before: float, interrupted: Event) -> None:
+    while (early := not_before - time.monotonic()) > 0 and not interrupted.is_set():
         producer.poll(min(early, 0.1))
+
+
+@contextmanager
+def _interruption() -> Iterator[Event]:
+    """Set by the first Ctrl-C; the second interrupts as usual.
+
+    An exception raised by a signal in the midst of Kafka's client, between two of its callbacks, can be lost.
+    """
+    interrupted = Event()
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -190,6 +191,22 @@ def test_produce_from_standard_input_at_a_rate(
     assert code == 0
     assert out.startswith("sent 2 products in ")
     assert records_in(broker, broker.topics.products) == 2
+
+
+@pytest.mark.end_to_end
+def test_a_ctrl_c_still_delivers_what_was_read(broker: Settings) -> None:
+    ensure_topics(broker)
+    command = [sys.executable, "-m", "streams", "produce", "-", "--topic", "products", "--json", "--rate", "100"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"".join(b'{"product_id":"p%d","title":"Boots"}\n' % number for number in range(1500)))
+    process.stdin.flush()
+    while not records_in(broker, broker.topics.products):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert 0 < json.loads(out)["sent"] == records_in(broker, broker.topics.products)
 
 
 @pytest.mark.end_to_end
