@@ -8,7 +8,7 @@ Qdrant server stands in its place and nothing else changes.
 Guarantees
     * A write is answered once the engine has logged and applied it: a killed process (`kill -9`) loses nothing
       that was acknowledged. A power cut or a kernel crash can lose what was written since the last flush: at most
-      a second, or `shards.UNFLUSHED_POINTS` points a collection, whichever comes first.
+      a second, or `shards.UNFLUSHED_BYTES` a collection, whichever comes first.
     * Writes to one collection happen one after another, whole, so that a conditional upsert is atomic against
       every other write. A write whose caller has gone is finished all the same.
     * A request is checked before any of it is applied.

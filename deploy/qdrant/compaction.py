@@ -1,7 +1,7 @@
 """Keeping the disk small and the last second of writes at most unsynced, while nobody is made to wait for long.
 
 Overwrites are updated in place by the engine, and a flush frees what they leave behind; so the write path flushes
-after every `UNFLUSHED_POINTS` points, and this task a second after the last ones. Only deletions
+after every `UNFLUSHED_BYTES`, and this task a second after the last ones. Only deletions
 leave holes that need a rewrite of the segment (`optimize`, which never builds a graph here): that stalls everyone
 for about 20 microseconds a point, so it waits until nobody writes, or until holes outnumber points.
 """

@@ -62,6 +62,8 @@ def from_engine(error: Exception) -> Refused:
     message = str(error)
     if message.startswith("No point with id"):
         return not_found(message)
+    if "Shard is not initialized" in message:
+        return not_found("the collection was deleted meanwhile")
     if isinstance(error, ValueError) or message.startswith(_INVALID_INPUT):
         return invalid(message)
     return Refused(grpc.StatusCode.INTERNAL, f"Service internal error: {message}")

@@ -31,7 +31,16 @@ from deploy.qdrant.points import (
     wire_id,
 )
 from deploy.qdrant.schemas import index_schema
-from deploy.qdrant.shards import IDS_A_STEP, POINTS_A_STEP, Catalogue, Collection, Step, others_first, steps
+from deploy.qdrant.shards import (
+    IDS_A_STEP,
+    MIN_POINT_BYTES,
+    POINTS_A_STEP,
+    Catalogue,
+    Collection,
+    Step,
+    others_first,
+    steps,
+)
 
 log = logging.getLogger(__name__)
 
@@ -335,7 +344,7 @@ class Points(_Unserved):
         for batch in queries.batches(collection, queries.translated(self._catalogue, collection, messages)):
             for hits in collection.shard.query_batch(edge.QueryBatchRequest(list(batch))):
                 results.append([scored(hit, with_vectors[len(results)]) for hit in hits])
-            await others_first()
+                await others_first()
         return results
 
 
@@ -377,7 +386,11 @@ async def _upsert(collection: Collection, request: wire.UpsertPoints) -> int:
         for chunk in steps(list(points.values()), POINTS_A_STEP):
             yield edge.UpdateOperation.upsert_points(list(chunk), condition=condition, update_mode=mode)
 
-    return await collection.write(prepared_and_applied(), POINTS_A_STEP)
+    return await collection.write(prepared_and_applied(), _bytes_a_step(request))
+
+
+def _bytes_a_step(request: wire.UpsertPoints | wire.UpdatePointVectors) -> int:
+    return int(POINTS_A_STEP * max(MIN_POINT_BYTES, request.ByteSize() // len(request.points)))
 
 
 def _selected(
@@ -402,10 +415,14 @@ async def _delete(collection: Collection, request: wire.DeletePoints) -> int:
 
 
 async def _write_selected(
-    collection: Collection, selector: wire.PointsSelector, operation: Callable[[list[PointId]], edge.UpdateOperation]
+    collection: Collection,
+    selector: wire.PointsSelector,
+    operation: Callable[[list[PointId]], edge.UpdateOperation],
+    bytes_a_point: int = 0,
 ) -> int:
     await collection.lay_open(paths_in(selector.filter))
-    return await collection.write(_selected(collection, selector, operation), IDS_A_STEP)
+    bytes_a_step = IDS_A_STEP * max(MIN_POINT_BYTES, bytes_a_point)
+    return await collection.write(_selected(collection, selector, operation), bytes_a_step)
 
 
 async def _update_vectors(collection: Collection, request: wire.UpdatePointVectors) -> int:
@@ -425,7 +442,7 @@ async def _update_vectors(collection: Collection, request: wire.UpdatePointVecto
         for chunk in steps(points, POINTS_A_STEP):
             yield edge.UpdateOperation.update_vectors(list(chunk), condition=condition)
 
-    return await collection.write(prepared_and_applied(), POINTS_A_STEP)
+    return await collection.write(prepared_and_applied(), _bytes_a_step(request))
 
 
 async def _delete_vectors(collection: Collection, request: wire.DeletePointVectors) -> int:
@@ -460,7 +477,8 @@ async def _with_payload(
         fields = request.payload
         return change(ids, plain_payload(fields) if key else stored_payload(fields, collection.open_fields), key)
 
-    return await _write_selected(collection, request.points_selector, operation)
+    size = sum(request.payload[name].ByteSize() for name in request.payload)
+    return await _write_selected(collection, request.points_selector, operation, bytes_a_point=size)
 
 
 async def _delete_payload(collection: Collection, request: wire.DeletePayloadPoints) -> int:
@@ -477,11 +495,11 @@ async def _clear_payload(collection: Collection, request: wire.ClearPayloadPoint
 async def _create_index(collection: Collection, request: wire.CreateFieldIndexCollection) -> int:
     operation = edge.UpdateOperation.create_field_index(request.field_name, index_schema(request))
     await collection.lay_open([request.field_name])
-    return await collection.write(iter([operation]), 1)
+    return await collection.write(iter([operation]), MIN_POINT_BYTES)
 
 
 async def _delete_index(collection: Collection, request: wire.DeleteFieldIndexCollection) -> int:
-    return await collection.write(iter([edge.UpdateOperation.delete_field_index(request.field_name)]), 1)
+    return await collection.write(iter([edge.UpdateOperation.delete_field_index(request.field_name)]), MIN_POINT_BYTES)
 
 
 _BATCHED: dict[str, Callable[[Collection, wire.UpsertPoints], Awaitable[int]]] = {

@@ -35,9 +35,12 @@ from deploy.qdrant.schemas import check_name, described, engine_configuration, v
 log = logging.getLogger(__name__)
 
 COMFORTABLE_POINTS = 100_000
-UNFLUSHED_POINTS = 512
-"""Points written between two flushes, at most. What overwrites leave behind is freed by a flush, and a flush costs
-about 10 ms and 40 microseconds a point: often and short keeps the disk small and everyone else waiting little."""
+UNFLUSHED_BYTES = 8 << 20
+"""Written between two flushes, at most. What overwrites leave behind is freed by a flush, and a flush costs about 10 ms
+and 40 microseconds a profile: often and short keeps the disk small and everyone else waiting little."""
+
+MIN_POINT_BYTES = 1024
+"""What a small point counts for."""
 
 POINTS_A_STEP = 8
 """Points worked on before others get a turn: a millisecond or two. The engine is no slower in small calls."""
@@ -103,29 +106,29 @@ class Collection:
         self._save = save
         self.closed = False
 
-    async def write(self, steps_of_it: Iterator[Step], points_a_step: int) -> int:
+    async def write(self, steps_of_it: Iterator[Step], bytes_a_step: int) -> int:
         """Take the steps of a write in order, no other write in between but reads after each; the write's number.
 
         Preparing is a part of the write, so that however many are sent at once, a read waits for one step of one of
-        them. Every refusal must come before the first operation.
+        them. Every refusal must come before the first operation. `bytes_a_step`: about how many each writes.
         """
         async with self._writing:
             for operation in steps_of_it:
                 if self.closed:
                     raise refusals.no_collection(self.name)
                 if operation is not None:
-                    self._apply(operation, points_a_step)
+                    self._apply(operation, bytes_a_step)
                 await others_first()
             self._operations += 1
             return self._operations
 
-    def _apply(self, operation: edge.UpdateOperation, points: int) -> None:
+    def _apply(self, operation: edge.UpdateOperation, size: int) -> None:
         self.shard.update(operation)
         self.last_write_at = time.monotonic()
         if not self.unflushed:
             self.first_unflushed_at = self.last_write_at
-        self.unflushed += points
-        if self.unflushed >= UNFLUSHED_POINTS:
+        self.unflushed += size
+        if self.unflushed >= UNFLUSHED_BYTES:
             self.flush()
 
     async def lay_open(self, paths: Iterable[str]) -> None:
@@ -135,7 +138,7 @@ class Collection:
         """
         fields = fields_of(paths)
         if not fields <= self.laid_open:
-            await self.write(self._laying_open(fields), POINTS_A_STEP)
+            await self.write(self._laying_open(fields), POINTS_A_STEP * MIN_POINT_BYTES)
 
     def _laying_open(self, fields: set[str]) -> Iterator[Step]:
         if fields <= self.laid_open:  # by the write before this one
@@ -246,7 +249,11 @@ class Catalogue:
         kept.CopyFrom(configuration)
         created_at_ms = time.time_ns() // 1_000_000
         self._collections[name] = Collection(name, folder, shard, kept, created_at_ms, (), self._save)
-        self._save()
+        try:
+            self._save()
+        except OSError:
+            del self._collections[name]
+            raise
 
     def reconfigure(self, request: wire.UpdateCollection) -> None:
         """Keep changed settings and metadata (merged; an empty value removes nothing), for `describe` to show."""
@@ -264,8 +271,7 @@ class Catalogue:
             return False
         self._aliases = {alias: target for alias, target in self._aliases.items() if target != name}
         self._save()
-        await collection.close()
-        shutil.rmtree(collection.folder, ignore_errors=True)
+        await asyncio.shield(asyncio.create_task(_remove(collection)))  # finished even if the caller goes
         return True
 
     def aliases(self, of: str | None = None) -> list[tuple[str, str]]:
@@ -283,10 +289,10 @@ class Catalogue:
         try:
             for action in actions:
                 self._change_alias(action)
-        except refusals.Refused:
+            self._save()
+        except (refusals.Refused, OSError):
             self._aliases = before
             raise
-        self._save()
 
     def _change_alias(self, action: wire.AliasOperations) -> None:
         kind = action.WhichOneof("action")
@@ -351,7 +357,9 @@ class Catalogue:
                 points,
                 COMFORTABLE_POINTS,
             )
-        return Collection(name, folder, shard, configuration, entry.created_at_ms, entry.open_fields, self._save)
+        collection = Collection(name, folder, shard, configuration, entry.created_at_ms, entry.open_fields, self._save)
+        collection.deletions = 1  # how many there were isn't kept: look once
+        return collection
 
     def _save(self) -> None:
         content = {
@@ -369,6 +377,11 @@ class Catalogue:
             },
         }
         replace_file(self._data_dir / "catalogue.json", json.dumps(content, indent=1).encode())
+
+
+async def _remove(collection: Collection) -> None:
+    await collection.close()
+    shutil.rmtree(collection.folder, ignore_errors=True)
 
 
 def replace_file(path: Path, content: bytes) -> None:
