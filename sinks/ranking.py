@@ -27,11 +27,8 @@ _BOUGHT: Final = -4.98
 _LIKENESS_WEIGHT_BOUGHT: Final = 0.02
 
 
-class Hit(NamedTuple):
-    """A product found near something asked for, with its centred cosine similarity."""
-
-    product_id: str
-    similarity: float
+Hit = tuple[str, float]
+"""A product found near something asked for, with its centred cosine similarity."""
 
 
 class Reason(NamedTuple):

@@ -6,17 +6,19 @@ there is one way in which a list comes about.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from sinks.catalogue import Nearby, Product
+from sinks.catalogue import Catalogue
 from sinks.derivation import Taste, Vector, centred, centring
 from sinks.ledgers import ProfileState, is_query
 from sinks.points import JSON
 from sinks.ranking import Found, Hit, RankingRules, Reason, rank
+from sinks.snapshot import CatalogueSnapshot, Neighbours
 
 _DEPTH = 3
 """Products looked at near each interest, for each place in the list: enough to rank, few enough to be quick."""
@@ -43,16 +45,8 @@ class Recommendation(NamedTuple):
         }
 
 
-class Shop(Protocol):
-    """Where products are looked up and found: a `sinks.catalogue.Catalogue`, or a snapshot of one."""
-
-    async def get(self, product_ids: Iterable[str]) -> dict[str, Product]: ...
-
-    async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]: ...
-
-
 async def recommend(
-    shop: Shop,
+    catalogue: Catalogue,
     states: Sequence[ProfileState],
     tastes: Sequence[Taste],
     mean: Vector,
@@ -60,14 +54,15 @@ async def recommend(
     *,
     kind: str | None = None,
     query: Vector | None = None,
+    snapshot: CatalogueSnapshot | None = None,
 ) -> list[list[Recommendation]]:
     """A list for each profile, from as few calls of Qdrant as their number allows.
 
     `kind` (product, content, ad) restricts what is shown. With `query` (a unit vector, [d]) only products near it are,
     in the order that the query and the person give together. A person of whom nothing is known gets an empty list, or
-    what is near the query.
+    what is near the query. With a `snapshot`, what is near is looked up in that, instead of asking Qdrant.
     """
-    asking = _Asking(shop, mean, rules, kind, query)
+    asking = _Asking(catalogue, snapshot, mean, rules, kind, query)
     lists = await asking.lists(states, tastes, _DEPTH * rules.limit)
     if rules.exclude_bought:
         # What lies nearest to people is what they bought: where too little else came with it, look further.
@@ -86,7 +81,8 @@ async def recommend(
 class _Asking:
     """What is the same for every person of a call."""
 
-    shop: Shop
+    catalogue: Catalogue
+    snapshot: CatalogueSnapshot | None
     mean: Vector
     rules: RankingRules
     kind: str | None
@@ -103,38 +99,46 @@ class _Asking:
                 asked.append(taste.short)
         if self.query is not None:
             asked.append(self.query)
-        hits, shown = await _near(self.shop, asked, self.mean, depth, self.kind)
+        hits, shown = await self._near(asked, depth)
         found = _shared_out(tastes, hits, hits[-1] if self.query is not None else None)
-        known = await self.shop.get(_product_ids(states))
-        titles = {product_id: product.title for product_id, product in known.items()} | shown
-        available = shown.keys() | {
+        known = await self.catalogue.get(_product_ids(states))
+        titles = {product_id: product.title for product_id, product in known.items()}
+        available = {product_id for row in hits for product_id, _ in row}
+        available |= {
             product_id
             for product_id, product in known.items()
             if product.available and (self.kind is None or product.kind == self.kind)
         }
         return [
             [
-                Recommendation(item.product_id, titles[item.product_id], item.score, item.because)
+                Recommendation(
+                    item.product_id, shown.get(item.product_id) or titles[item.product_id], item.score, item.because
+                )
                 for item in rank(state, taste, near, titles, available, self.rules)
             ]
             for state, taste, near in zip(states, tastes, found, strict=True)
         ]
 
-
-async def _near(
-    shop: Shop, asked: Sequence[Vector], mean: Vector, limit: int, kind: str | None
-) -> tuple[list[list[Hit]], dict[str, str]]:
-    if not asked:
-        return [], {}
-    queries = centred(np.stack(asked) / np.linalg.norm(asked, axis=1, keepdims=True), mean)
-    nearby = await shop.near(queries, limit, kind=kind)
-    titles: dict[str, str] = {}
-    hits = []
-    for row, (offset, scale) in zip(nearby, centring(queries, mean), strict=True):
-        hits.append([Hit(product.product_id, (product.score - offset) * scale) for product in row])
-        for product in row:
-            titles[product.product_id] = product.title
-    return hits, titles
+    async def _near(self, asked: Sequence[Vector], depth: int) -> tuple[list[list[Hit]], Mapping[str, str]]:
+        """What is near each vector, by centred cosine, and the titles of all of that."""
+        if not asked:
+            return [], {}
+        queries = centred(np.stack(asked) / np.linalg.norm(asked, axis=1, keepdims=True), self.mean)
+        titles: Mapping[str, str]
+        if self.snapshot is not None:
+            neighbours = await asyncio.to_thread(self.snapshot.near, queries, depth, kind=self.kind)
+            titles = self.snapshot.titles
+        else:
+            nearby = await self.catalogue.near(queries, depth, kind=self.kind)
+            neighbours = [
+                Neighbours([one.product_id for one in row], np.array([one.score for one in row], np.float32))
+                for row in nearby
+            ]
+            titles = {one.product_id: one.title for row in nearby for one in row}
+        return [
+            list(zip(row.product_ids, ((row.scores - offset) * scale).tolist(), strict=True))
+            for row, (offset, scale) in zip(neighbours, centring(queries, self.mean), strict=True)
+        ], titles
 
 
 def _shared_out(tastes: Sequence[Taste], hits: Sequence[list[Hit]], query: list[Hit] | None) -> list[Found]:

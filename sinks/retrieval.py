@@ -25,7 +25,7 @@ import numpy as np
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
-from sinks.catalogue import Catalogue, Nearby, Product
+from sinks.catalogue import Catalogue
 from sinks.collections import (
     Generation,
     products_collection,
@@ -39,7 +39,7 @@ from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, ProfileState, add_log_weights, decode_state, is_query, total_log_weight
 from sinks.points import JSON, StoredProfile, dense_vector, number_of, read_profile, value_of
 from sinks.ranking import RankingRules, texts_of
-from sinks.recommendation import Recommendation, Shop, recommend
+from sinks.recommendation import Recommendation, recommend
 from sinks.retry import TRANSIENT, RetryPolicy, describe, until_answered
 from sinks.snapshot import CatalogueSnapshot, read_snapshot
 
@@ -156,19 +156,6 @@ class _Serving(NamedTuple):
     catalogue: Catalogue
     mean: Vector
     as_of: float
-
-
-class _Snapshotted(NamedTuple):
-    """A `sinks.recommendation.Shop` that finds what is near in memory."""
-
-    catalogue: Catalogue
-    snapshot: CatalogueSnapshot
-
-    async def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
-        return await self.catalogue.get(product_ids)
-
-    async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]:
-        return await asyncio.to_thread(self.snapshot.near, queries, limit, kind=kind)
 
 
 class AsyncRecommender:
@@ -384,12 +371,12 @@ class AsyncRecommender:
             asked = None if query is None else await self._vector_of(query, serving)
             ranking = RankingRules(limit, new_only or self._exclude_bought)
             moment = _now_ms() if at is None else at
-            shop = await self._shop(serving, len(user_ids))
+            snapshot = await self._snapshot_for(serving, len(user_ids))
             gate = asyncio.Semaphore(_CHUNKS_IN_FLIGHT)
 
             async def chunk(users: Sequence[str]) -> list[RecommendationList | None]:
                 async with gate:
-                    return await self._lists(serving, shop, users, moment, ranking, kind, asked)
+                    return await self._lists(serving, snapshot, users, moment, ranking, kind, asked)
 
             chunks = await asyncio.gather(
                 *(chunk(user_ids[start : start + _USERS_AT_ONCE]) for start in range(0, len(user_ids), _USERS_AT_ONCE))
@@ -399,7 +386,7 @@ class AsyncRecommender:
     async def _lists(
         self,
         serving: _Serving,
-        shop: Shop,
+        snapshot: CatalogueSnapshot | None,
         user_ids: Sequence[str],
         moment: int,
         ranking: RankingRules,
@@ -410,17 +397,19 @@ class AsyncRecommender:
         known = [user_id for user_id in dict.fromkeys(user_ids) if user_id in stored]
         states = [decode_state(stored[user_id].state) for user_id in known]
         tastes = await self._tastes(serving, states, moment)
-        lists = await recommend(shop, states, tastes, serving.mean, ranking, kind=kind, query=query)
+        lists = await recommend(
+            serving.catalogue, states, tastes, serving.mean, ranking, kind=kind, query=query, snapshot=snapshot
+        )
         found = {
             user_id: RecommendationList(user_id, items, taste.at, taste.known, _note(state, taste, moment))
             for user_id, items, state, taste in zip(known, lists, states, tastes, strict=True)
         }
         return [found.get(user_id) for user_id in user_ids]
 
-    async def _shop(self, serving: _Serving, users: int) -> Shop:
-        """For many users, with what is near looked up in memory: at most SERVING_SECONDS old, as μ is."""
+    async def _snapshot_for(self, serving: _Serving, users: int) -> CatalogueSnapshot | None:
+        """For many users: the catalogue in memory, at most SERVING_SECONDS old, as μ is."""
         if users < _USERS_WORTH_A_SNAPSHOT:
-            return serving.catalogue
+            return None
         async with self._serving_lock:
             if self._snapshot is None or self._snapshot[0] is not serving:
                 collection = serving.catalogue.collection
@@ -428,8 +417,7 @@ class AsyncRecommender:
                     serving,
                     await read_snapshot(self._client, collection, at_most=SNAPSHOT_PRODUCTS, retry=self._retry),
                 )
-            snapshot = self._snapshot[1]
-        return serving.catalogue if snapshot is None else _Snapshotted(serving.catalogue, snapshot)
+            return self._snapshot[1]
 
     async def _tastes(self, serving: _Serving, states: Sequence[ProfileState], moment: int) -> list[Taste]:
         products = await serving.catalogue.get(_product_ids(states))

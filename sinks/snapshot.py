@@ -6,16 +6,15 @@ of matrices costs microseconds a vector. Worth it from a few hundred vectors on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
-from sinks.catalogue import Nearby
 from sinks.connection import timeout_of
 from sinks.points import Vector, read_vectors
 from sinks.retry import RetryPolicy, until_answered
@@ -24,33 +23,36 @@ _PAGE: Final = 1024
 _QUERIES_AT_ONCE: Final = 64  # bounds the matrix of similarities [queries, products]
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueSnapshot:
-    """The available products at one moment, in no order. The fields are parallel."""
+class Neighbours(NamedTuple):
+    """The products nearest to one query, best first. The fields are parallel."""
 
     product_ids: Sequence[str]
-    titles: Sequence[str]
+    scores: NDArray[np.float32]  # cosine of the query's and the product's vector
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueSnapshot:
+    """The available products at one moment, in no order. `product_ids`, `kinds` and `vectors` are parallel."""
+
+    product_ids: NDArray[np.object_]
     kinds: NDArray[np.str_]
     vectors: Vector  # [n, d] unit rows
+    titles: Mapping[str, str]  # by product id
 
-    def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]:
-        """For each query ([n, d], any norm), the products nearest by cosine, best first, at most `limit`. Exact."""
-        rows = np.arange(len(self.titles)) if kind is None else np.flatnonzero(self.kinds == kind)
-        if not len(rows):
-            return [[] for _ in queries]
-        vectors = self.vectors if kind is None else self.vectors[rows]
+    def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[Neighbours]:
+        """For each query ([n, d], any norm), the products nearest by cosine, at most `limit`. Exact."""
+        ids, vectors = self.product_ids, self.vectors
+        if kind is not None:
+            rows = np.flatnonzero(self.kinds == kind)
+            ids, vectors = ids[rows], vectors[rows]
+        if not len(ids):
+            return [Neighbours((), np.zeros(0, np.float32)) for _ in queries]
         unit = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-9)
-        found = []
+        found: list[Neighbours] = []
         for start in range(0, len(unit), _QUERIES_AT_ONCE):
             scores = unit[start : start + _QUERIES_AT_ONCE] @ vectors.T
-            best = _best(scores, min(limit, len(rows)))
-            for chosen, values in zip(rows[best].tolist(), np.take_along_axis(scores, best, 1).tolist(), strict=True):
-                found.append(
-                    [
-                        Nearby(self.product_ids[row], self.titles[row], str(self.kinds[row]), score, None)
-                        for row, score in zip(chosen, values, strict=True)
-                    ]
-                )
+            best = _best(scores, min(limit, len(ids)))
+            found += map(Neighbours, ids[best].tolist(), np.take_along_axis(scores, best, 1))
         return found
 
 
@@ -95,7 +97,10 @@ async def read_snapshot(
             break
         offset = response.next_page_offset
     return CatalogueSnapshot(
-        product_ids, titles, np.array(kinds, np.str_), np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+        product_ids=np.array(product_ids, np.object_),
+        kinds=np.array(kinds, np.str_),
+        vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
+        titles=dict(zip(product_ids, titles, strict=True)),
     )
 
 
