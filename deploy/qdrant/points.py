@@ -52,11 +52,12 @@ def point_ids(messages: Iterable[wire.PointId]) -> list[PointId]:
     return [point_id(message) for message in messages]
 
 
-def wire_id(identity: int | UUID | str) -> wire.PointId:
+def write_id(target: wire.PointId, identity: PointId) -> None:
     """The engine's id as the client expects it: UUIDs in their canonical form."""
     if isinstance(identity, int):
-        return wire.PointId(num=identity)
-    return wire.PointId(uuid=str(identity))
+        target.num = identity
+    else:
+        target.uuid = str(identity)
 
 
 def engine_point(message: wire.PointStruct, slots: VectorSlots, open_fields: Container[str]) -> edge.Point:
@@ -266,7 +267,8 @@ def _write_vector(target: wire.VectorOutput, value: object) -> None:
 
 def retrieved(record: edge.Record) -> wire.RetrievedPoint:
     """One point of a retrieval or a scroll."""
-    point = wire.RetrievedPoint(id=wire_id(record.id))
+    point = wire.RetrievedPoint()
+    write_id(point.id, record.id)
     write_payload(point.payload, record.payload)
     if record.vector is not None:
         write_vectors(point.vectors, record.vector)
@@ -276,7 +278,10 @@ def retrieved(record: edge.Record) -> wire.RetrievedPoint:
 
 def scored(hit: edge.ScoredPoint, with_vectors: bool) -> wire.ScoredPoint:
     """One point of a query's answer; some engine queries return vectors unasked, hence `with_vectors`."""
-    point = wire.ScoredPoint(id=wire_id(hit.id), score=hit.score, version=hit.version)
+    point = wire.ScoredPoint()  # filled field by field: a third of the cost of keyword arguments
+    write_id(point.id, hit.id)
+    point.score = hit.score
+    point.version = hit.version
     write_payload(point.payload, hit.payload)
     if with_vectors and hit.vector is not None:
         write_vectors(point.vectors, hit.vector)

@@ -28,7 +28,7 @@ from deploy.qdrant.points import (
     retrieved,
     scored,
     stored_payload,
-    wire_id,
+    write_id,
 )
 from deploy.qdrant.schemas import index_schema
 from deploy.qdrant.shards import (
@@ -291,7 +291,7 @@ class Points(_Unserved):
             response.result.extend(retrieved(record) for record in some)
             await others_first()
         if following is not None:
-            response.next_page_offset.CopyFrom(wire_id(following))
+            write_id(response.next_page_offset, following)
         return response
 
     @_answered
