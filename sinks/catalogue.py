@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -13,9 +13,9 @@ from qdrant_client import grpc as qdrant
 
 from sinks.connection import timeout_of
 from sinks.identity import PointIds
-from sinks.points import Payload, Stored, Vector, dense_vector, number_of, product_point, read_vectors
+from sinks.points import Stored, Vector, dense_vector, number_of, read_vectors
 from sinks.retry import RetryPolicy, until_answered
-from sinks.writes import MAJORITY, Write, new_version, write
+from sinks.writes import MAJORITY
 
 Answer = TypeVar("Answer")
 
@@ -23,6 +23,9 @@ MAX_AGE_SECONDS = 60.0
 _PRODUCTS_A_READ = 512
 _QUERIES_A_REQUEST = 64
 _REQUESTS_IN_FLIGHT = 2
+
+
+UNSOURCED = ("", -1, -1)
 
 
 class Product(NamedTuple):
@@ -41,9 +44,15 @@ class Product(NamedTuple):
     """The mark of a product that was deleted; never available."""
     ts: int | None
     """ms; when the catalogue said so. None for a product known from purchases alone."""
-    text_hash: str
+    source: tuple[str, int, int]
+    """Topic id, partition and offset of the event it is from; ("", -1, -1) of a product known from purchases alone."""
     vector: Vector | None
-    """[d] float32, the unit vector of its text, read-only. None in the mark of a product deleted before it had one."""
+    """[d] float32, the unit vector of `text`, read-only. None in the mark of a product deleted before it had one."""
+
+    @property
+    def text(self) -> str:
+        """What is encoded: title, brand and category, empty ones left out."""
+        return " ".join(part for part in (self.title, self.brand, self.category) if part)
 
 
 class Nearby(NamedTuple):
@@ -188,34 +197,6 @@ class Catalogue:
         batches = await asyncio.gather(*(batch(start) for start in range(0, len(requests), _QUERIES_A_REQUEST)))
         return [found for batch in batches for found in batch]
 
-    async def insert_provisional(self, products: Mapping[str, tuple[str, Vector]]) -> None:
-        """Make products known by what a purchase says of them: {product_id: (title, unit vector of the title)}.
-
-        Inserted unavailable and only where there is no point yet, not even the mark of a deletion: whatever the
-        catalogue has said or will say stands.
-
-        Raises:
-            PermanentWriteError: Qdrant refused the write for good.
-        """
-        known = await self.get(products)
-        writes = []
-        for product_id, (title, vector) in products.items():
-            if product_id in known:
-                continue
-            id_, version = self._ids.product(product_id), new_version()
-            payload: Payload = {
-                "product_id": product_id,
-                "title": title,
-                "brand": "",
-                "category": "",
-                "kind": "product",
-                "available": False,
-                "text_hash": "",
-            }
-            writes.append(Write(id_, version, None, product_point(id_, version, vector, payload)))
-        # Where somebody else's point is found, that is as good as ours.
-        await write(self._client, self.collection, writes, replicated=self._replicated, retry=self._retry)
-
     def invalidate(self, product_ids: Iterable[str]) -> None:
         """Forget these products, also those that a `get` is reading at this moment: they were written anew."""
         for product_id in product_ids:
@@ -267,9 +248,15 @@ def _product(product_id: str, point: qdrant.RetrievedPoint) -> Product:
         available=stored["available"].bool_value,
         deleted=stored["deleted"].bool_value,
         ts=stored["ts"].integer_value if "ts" in stored else None,
-        text_hash=stored["text_hash"].string_value,
+        source=_source(stored),
         vector=read_vectors(point).get("text"),
     )
+
+
+def _source(stored: Stored) -> tuple[str, int, int]:
+    if "offset" not in stored:
+        return UNSOURCED
+    return stored["topic_id"].string_value, stored["partition"].integer_value, stored["offset"].integer_value
 
 
 def _nearby(point: qdrant.ScoredPoint, with_vectors: bool) -> Nearby:

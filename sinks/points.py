@@ -28,7 +28,7 @@ vectors              `long`, `short`: [d] float16, cosine; `interests`: [k, d] f
 **A product's point** (collection `products`): vector `text` ([d] float32, cosine; absent in the mark of a
 deleted product that never had one); payload `product_id`, `title`, `brand`, `category`, `kind` (strings),
 `price` (float), `available` (boolean), `deleted` (true in a deleted product's mark, else absent), `ts` (ms),
-`text_hash` (string: of the text that `text` encodes), `version`.
+`topic_id`, `partition`, `offset` (of the event it is from), `version`.
 """
 
 import binascii

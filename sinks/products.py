@@ -1,184 +1,116 @@
-"""The products of one generation as they are stored: read with their versions, written only over what was read."""
+"""Writing the products of one generation: only over what was read, by the same rule as profiles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
+from sinks.catalogue import UNSOURCED, Catalogue, Product
 from sinks.connection import timeout_of
 from sinks.identity import PointIds
-from sinks.points import JSON, Vector, product_point, read_vectors, value_of
-from sinks.retry import PermanentReadError, RetryPolicy, until_answered
+from sinks.points import JSON, Vector, product_point, read_vectors
+from sinks.retry import RetryPolicy, until_answered
 from sinks.writes import Write, new_version, write
 
-_PAYLOAD = qdrant.WithPayloadSelector(enable=True)
+NOT_STORED = 0
+"""The `version` of a product that no point was read of."""
+
 _TEXT = qdrant.WithVectorsSelector(include=qdrant.VectorsSelector(names=["text"]))
-_NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
 _NO_PAYLOAD = qdrant.WithPayloadSelector(enable=False)
-_AT_ONCE = 256
-
-
-@dataclass(frozen=True, slots=True)
-class StoredProduct:
-    """A product as the catalogue holds it. A deleted one stays as a mark, so that late news of it is recognised."""
-
-    product_id: str
-    title: str = ""
-    brand: str = ""
-    category: str = ""
-    kind: str = "product"
-    price: float | None = None
-    available: bool = False
-    deleted: bool = False
-    ts: int | None = None
-    vector: Vector | None = None  # unit, float32 [d], of `text`
-    source: tuple[str, int, int] = ("", -1, -1)  # topic id, partition and offset of the event it is from
-    version: int | None = None  # as read; None: not stored yet
-
-    @property
-    def text(self) -> str:
-        """What is encoded: title, brand and category, empty ones left out."""
-        return " ".join(part for part in (self.title, self.brand, self.category) if part)
-
-    def payload(self) -> dict[str, JSON | bytes]:
-        topic_id, partition, offset = self.source
-        payload: dict[str, JSON | bytes] = {
-            "product_id": self.product_id,
-            "title": self.title,
-            "brand": self.brand,
-            "category": self.category,
-            "kind": self.kind,
-            "available": self.available and self.vector is not None and not self.deleted,
-            "text_hash": blake2b(self.text.encode(), digest_size=8).hexdigest(),
-            "topic_id": topic_id,
-            "partition": partition,
-            "offset": offset,
-        }
-        if self.price is not None:
-            payload["price"] = self.price
-        if self.ts is not None:
-            payload["ts"] = self.ts
-        if self.deleted:
-            payload["deleted"] = True
-        return payload
+_WRITTEN_AT_ONCE = 256
+_SAMPLED_AT_ONCE = 1024
 
 
 class ProductStore:
-    """Conditional writes of `products--NAME`, by the same rule as profiles."""
+    """Conditional writes of `products--NAME`. What it writes is at once what `catalogue` gives in this process."""
 
     def __init__(
         self,
         client: AsyncQdrantClient,
-        collection: str,
+        catalogue: Catalogue,
         ids: PointIds,
         *,
         replicated: bool = False,
         retry: RetryPolicy | None = None,
     ) -> None:
-        """`collection` is a real name, never an alias."""
+        """`catalogue` reads the collection by its real name, never by an alias."""
         self._client = client
-        self.collection = collection
+        self._catalogue = catalogue
         self._ids = ids
         self._replicated = replicated
         self._retry = retry or RetryPolicy()
 
-    async def load(self, product_ids: Sequence[str]) -> dict[str, StoredProduct]:
-        """Those of the products that are stored, vectors included."""
-        found = {}
-        for start in range(0, len(product_ids), _AT_ONCE):
-            request = qdrant.GetPoints(
-                collection_name=self.collection,
-                ids=[
-                    qdrant.PointId(uuid=self._ids.product(product_id))
-                    for product_id in product_ids[start : start + _AT_ONCE]
-                ],
-                with_payload=_PAYLOAD,
-                with_vectors=_TEXT,
-            )
-            response = await until_answered(
-                lambda request=request: self._client.grpc_points.Get(  # type: ignore[misc]
-                    request, timeout=timeout_of(self._client)
-                ),
-                doing="reading products",
-                collection=self.collection,
-                retry=self._retry,
-                kind=PermanentReadError,
-            )
-            for point in response.result:
-                product = stored_product(point)
-                found[product.product_id] = product
-        return found
+    async def load(self, product_ids: Sequence[str]) -> dict[str, Product]:
+        """Those of the products that are stored, as they are now, marks of deleted ones included."""
+        return await self._catalogue.read(product_ids)
 
-    async def write(self, products: Sequence[StoredProduct]) -> list[bool]:
-        """Writes each product over the version it was read with. False: somebody else wrote it meanwhile."""
+    async def write(self, products: Sequence[Product]) -> list[bool]:
+        """Writes each product over the `version` it was read with (`NOT_STORED`: there was none).
+
+        False: somebody else wrote it meanwhile, and it has to be read again. Raises PermanentWriteError.
+        """
         writes = []
         for product in products:
             id_, version = self._ids.product(product.product_id), new_version()
-            point = product_point(id_, version, product.vector, product.payload())
-            writes.append(Write(id_, version, product.version, point))
+            point = product_point(id_, version, product.vector, _payload(product))
+            writes.append(Write(id_, version, product.version or None, point))
         outcome: list[bool] = []
-        for start in range(0, len(writes), _AT_ONCE):
+        for start in range(0, len(writes), _WRITTEN_AT_ONCE):
             outcome += await write(
                 self._client,
-                self.collection,
-                writes[start : start + _AT_ONCE],
+                self._catalogue.collection,
+                writes[start : start + _WRITTEN_AT_ONCE],
                 replicated=self._replicated,
                 retry=self._retry,
             )
+        self._catalogue.invalidate(product.product_id for product in products)
         return outcome
 
-    async def insert_provisional(self, titled: Mapping[str, tuple[str, Vector]]) -> list[str]:
-        """Makes products known by what a purchase calls them, unavailable until the catalogue says more.
+    async def insert_provisional(self, titled: Mapping[str, tuple[str, Vector]]) -> None:
+        """Makes products known by what a purchase calls them: {product_id: (title, unit vector of the title)}.
 
-        `titled` maps product ids to their title and its unit vector. Known products are left as they are. Returns the
-        ids that are new.
+        Unavailable, and only where there is no point yet, not even the mark of a deletion: whatever the catalogue has
+        said or will say stands. Raises PermanentWriteError.
         """
-        known = await self.load(list(titled))
-        new = [
-            StoredProduct(product_id, title=title, vector=vector)
-            for product_id, (title, vector) in titled.items()
-            if product_id not in known
-        ]
-        outcome = await self.write(new)
-        return [product.product_id for product, mine in zip(new, outcome, strict=True) if mine]
+        known = await self._catalogue.get(titled)
+        new = [_provisional(product_id, *titled[product_id]) for product_id in titled if product_id not in known]
+        # Where somebody else's point is found, that is as good as ours.
+        await self.write(new)
 
     async def count(self) -> int:
-        request = qdrant.CountPoints(collection_name=self.collection, exact=True)
-        response = await until_answered(
+        """How many products there are, marks of deleted ones included."""
+        request = qdrant.CountPoints(collection_name=self._catalogue.collection, exact=True)
+        response: qdrant.CountResponse = await until_answered(
             lambda: self._client.grpc_points.Count(request, timeout=timeout_of(self._client)),
             doing="counting products",
-            collection=self.collection,
+            collection=self._catalogue.collection,
             retry=self._retry,
-            kind=PermanentReadError,
         )
         return int(response.result.count)
 
     async def sample_vectors(self, at_most: int) -> NDArray[np.float32]:
-        """Vectors of at most `at_most` products, [n, d]; by id, and ids are keyed hashes: a random sample."""
+        """Vectors of at most `at_most` products, [n, d]: the first by id, and ids are keyed hashes: a random sample."""
         vectors: list[Vector] = []
         offset: qdrant.PointId | None = None
         while len(vectors) < at_most:
             request = qdrant.ScrollPoints(
-                collection_name=self.collection,
+                collection_name=self._catalogue.collection,
                 offset=offset,
-                limit=min(1024, at_most - len(vectors)),
+                limit=min(_SAMPLED_AT_ONCE, at_most - len(vectors)),
                 with_payload=_NO_PAYLOAD,
                 with_vectors=_TEXT,
             )
-            response = await until_answered(
+            response: qdrant.ScrollResponse = await until_answered(
                 lambda request=request: self._client.grpc_points.Scroll(  # type: ignore[misc]
                     request, timeout=timeout_of(self._client)
                 ),
                 doing="sampling products",
-                collection=self.collection,
+                collection=self._catalogue.collection,
                 retry=self._retry,
-                kind=PermanentReadError,
             )
             for point in response.result:
                 vectors += read_vectors(point).values()
@@ -188,29 +120,40 @@ class ProductStore:
         return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
 
 
-def stored_product(point: qdrant.RetrievedPoint) -> StoredProduct:
-    """A product from an answer of `Get` over gRPC, with its vector where that was asked for."""
-    stored = {name: value_of(value) for name, value in point.payload.items()}
-    price, ts = stored.get("price"), stored.get("ts")
-    return StoredProduct(
-        product_id=str(stored["product_id"]),
-        title=str(stored.get("title", "")),
-        brand=str(stored.get("brand", "")),
-        category=str(stored.get("category", "")),
-        kind=str(stored.get("kind", "product")),
-        price=float(price) if isinstance(price, int | float) else None,
-        available=bool(stored.get("available")),
-        deleted=bool(stored.get("deleted")),
-        ts=int(ts) if isinstance(ts, int) else None,
-        vector=read_vectors(point).get("text"),
-        source=(
-            str(stored.get("topic_id", "")),
-            _whole(stored.get("partition")),
-            _whole(stored.get("offset")),
-        ),
-        version=_whole(stored.get("version")),
+def _provisional(product_id: str, title: str, vector: Vector) -> Product:
+    return Product(
+        product_id=product_id,
+        version=NOT_STORED,
+        title=title,
+        brand="",
+        category="",
+        price=None,
+        kind="product",
+        available=False,
+        deleted=False,
+        ts=None,
+        source=UNSOURCED,
+        vector=vector,
     )
 
 
-def _whole(value: JSON) -> int:
-    return value if isinstance(value, int) else -1
+def _payload(product: Product) -> dict[str, JSON | bytes]:
+    topic_id, partition, offset = product.source
+    payload: dict[str, JSON | bytes] = {
+        "product_id": product.product_id,
+        "title": product.title,
+        "brand": product.brand,
+        "category": product.category,
+        "kind": product.kind,
+        "available": product.available,
+        "topic_id": topic_id,
+        "partition": partition,
+        "offset": offset,
+    }
+    if product.price is not None:
+        payload["price"] = product.price
+    if product.ts is not None:
+        payload["ts"] = product.ts
+    if product.deleted:
+        payload["deleted"] = True
+    return payload

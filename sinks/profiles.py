@@ -6,13 +6,12 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import NamedTuple
 
-import orjson
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
 from sinks.connection import timeout_of
 from sinks.ledgers import Ledger, ProfileState, decode_state
-from sinks.points import JSON, StoredProfile, read_profile
+from sinks.points import NO_ITEMS, StoredProfile, WireValue, read_profile
 from sinks.retry import PermanentReadError, RetryPolicy, until_answered
 from sinks.writes import Write, write
 
@@ -37,7 +36,7 @@ class Held(NamedTuple):
     due: int | None = None
     made_at: int | None = None  # when the candidates were derived, ms
     made_from: tuple[float, float] | None = None  # the log-weights (long, short) they were derived from
-    candidates: bytes = b"[]"  # as JSON: carried over by a write that does not derive them anew
+    candidates: WireValue = NO_ITEMS  # carried over, unopened, by a write that does not derive them anew
 
     def decoded(self) -> ProfileState:
         """A state of the caller's own, to fold into. Raises StateError for bytes of another format."""
@@ -205,11 +204,5 @@ def held_of(profile: StoredProfile) -> Held:
         due=profile.due,
         made_at=profile.made_at,
         made_from=profile.made_from,
-        candidates=orjson.dumps(profile.candidates),
+        candidates=profile.candidates_value,
     )
-
-
-def candidates_of(held: Held) -> list[JSON]:
-    """The candidates as payload values."""
-    found: list[JSON] = orjson.loads(held.candidates)
-    return found

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from encoders.client import EncoderClient, TextKind
 from encoders.text import clean
-from sinks.catalogue import Catalogue
+from sinks.catalogue import Product as StoredProduct
 from sinks.derivation import Vector
-from sinks.products import ProductStore, StoredProduct
+from sinks.products import NOT_STORED, ProductStore
 from sinks.profiles import ProfileStore
 from streams.dead_letters import DeadLetter
 from streams.events import InvalidEvent, Product, check_key, decode_key, decode_product
@@ -49,14 +49,12 @@ class CatalogueUpdater:
         self,
         *,
         products: ProductStore,
-        catalogue: Catalogue,
         profiles: ProfileStore,
         encoder: EncoderClient,
         settle: Callable[[Sequence[str]], Awaitable[None]],
     ) -> None:
         """`settle` does what the profiles of these point ids wait for: `Updater.refresh`."""
         self._products = products
-        self._catalogue = catalogue
         self._profiles = profiles
         self._encoder = encoder
         self._settle = settle
@@ -92,7 +90,6 @@ class CatalogueUpdater:
                 for product, mine in zip(ready, outcome, strict=True)
                 if not mine
             }
-        self._catalogue.invalidate(batch.products)
         if batch.products and (waiters := await self._profiles.waiting_for(list(batch.products))):
             await self._settle(waiters)
 
@@ -103,16 +100,16 @@ class CatalogueUpdater:
         ready, to_encode = [], []
         for product in products:
             known = stored.get(product.product_id)
-            version = None if known is None else known.version
-            if product.deleted and known is not None:
-                ready.append(replace(known, deleted=True, available=False, source=product.source))
-            elif product.deleted or (known is not None and known.vector is not None and known.text == product.text):
-                ready.append(replace(product, version=version, vector=None if known is None else known.vector))
+            product = product._replace(version=NOT_STORED if known is None else known.version)
+            if product.deleted:
+                ready.append(_mark(product, known))
+            elif known is not None and known.vector is not None and known.text == product.text:
+                ready.append(product._replace(vector=known.vector))
             else:
-                to_encode.append(replace(product, version=version))
+                to_encode.append(product)
         if to_encode:
             vectors = await self._encoder.encode([product.text for product in to_encode], TextKind.PRODUCT)
-            ready += [replace(product, vector=vector) for product, vector in zip(to_encode, vectors, strict=True)]
+            ready += [product._replace(vector=vector) for product, vector in zip(to_encode, vectors, strict=True)]
         return ready
 
 
@@ -128,21 +125,44 @@ def _understand(record: Record) -> StoredProduct:
     source = (record.topic_id, record.partition, record.offset)
     event: Product | None = decode_product(record.value, record.timestamp)
     if event is None:
-        return StoredProduct(decode_key(record.key), deleted=True, source=source)
+        return StoredProduct(
+            product_id=decode_key(record.key),
+            version=NOT_STORED,
+            title="",
+            brand="",
+            category="",
+            price=None,
+            kind="product",
+            available=False,
+            deleted=True,
+            ts=None,
+            source=source,
+            vector=None,
+        )
     check_key(record.key, event)
     if not clean(event.title):
         raise InvalidEvent("title", f"has nothing that could be encoded: {event.title[:40]!r}")
     return StoredProduct(
         product_id=event.product_id,
+        version=NOT_STORED,
         title=event.title,
         brand=event.brand or "",
         category=event.category or "",
-        kind=event.kind,
         price=event.price,
+        kind=event.kind,
         available=event.available,
+        deleted=False,
         ts=event.ts,
         source=source,
+        vector=None,
     )
+
+
+def _mark(deletion: StoredProduct, known: StoredProduct | None) -> StoredProduct:
+    """What stays of a deleted product: title and vector, for those who bought it, and that it is gone."""
+    if known is None:
+        return deletion
+    return known._replace(deleted=True, available=False, source=deletion.source)
 
 
 def _is_newer(product: StoredProduct, stored: StoredProduct) -> bool:

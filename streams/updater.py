@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import orjson
 
 from encoders.client import EncoderClient, TextKind
 from encoders.text import clean, normalise
@@ -28,8 +27,9 @@ from sinks.catalogue import Catalogue
 from sinks.derivation import DerivationRules, Taste, Vector, derive
 from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, ProfileState, encode_state, product_key, query_key, total_log_weight
-from sinks.points import JSON, profile_point
-from sinks.profiles import Held, ProfileStore, candidates_of
+from sinks.points import JSON, profile_point, wire_value
+from sinks.products import ProductStore
+from sinks.profiles import Held, ProfileStore
 from sinks.ranking import RankingRules, texts_of
 from sinks.recommendation import Recommendation, recommend
 from sinks.writes import Write, new_version
@@ -100,6 +100,7 @@ class Updater:
         searches_topic: str,
         profiles: ProfileStore,
         catalogue: Catalogue,
+        products: ProductStore,
         encoder: EncoderClient,
         ids: PointIds,
         rules: Rules,
@@ -115,6 +116,7 @@ class Updater:
         self._searches_topic = searches_topic
         self._profiles = profiles
         self._catalogue = catalogue
+        self._products = products
         self._encoder = encoder
         self._ids = ids
         self._rules = rules
@@ -322,7 +324,7 @@ class Updater:
         else:
             made_from = _weights_of(state)
             kept = held._replace(
-                made_at=made_at, made_from=made_from, candidates=orjson.dumps([item.payload() for item in candidates])
+                made_at=made_at, made_from=made_from, candidates=wire_value([item.payload() for item in candidates])
             )
         stored = kept._replace(version=version, state=encode_state(state), due=due)
         interests = np.stack([interest.vector for interest in taste.interests]) if taste.interests else None
@@ -348,7 +350,7 @@ class Updater:
             if isinstance(understood.event, Purchase) and understood.event.title and understood.vector is not None
         }
         if titled:
-            await self._catalogue.insert_provisional(titled)
+            await self._products.insert_provisional(titled)
 
 
 def _product_of(event: Search | Purchase) -> str:
@@ -387,7 +389,7 @@ def _payload(held: Held, state: ProfileState, taste: Taste, titles: Mapping[str,
         "interests": [
             {"share": interest.share, "texts": list(texts_of(interest, titles))} for interest in taste.interests
         ],
-        "candidates": candidates_of(held),
+        "candidates": held.candidates,
     }
     if held.due is not None:
         payload["due"] = held.due

@@ -54,6 +54,7 @@ from streams.records import Record
 from streams.rules import derivation_rules, fold_rules, ranking_rules, recorded_fold, refresh_rules, weights
 from streams.secret import NoSecret, read_secret
 from streams.settings import Settings
+from streams.topics import MAX_MESSAGE_BYTES as MAX_LETTER_BYTES
 from streams.topics import MisconfiguredTopics, describe, ensure_topics
 from streams.updater import Batch, Updater
 
@@ -160,11 +161,12 @@ class _Worker:
             cached=settings.worker.cached_products,
             replicated=self._replicated,
         )
-        self._product_store = ProductStore(self._client, products_collection(name), ids, replicated=self._replicated)
+        self._product_store = ProductStore(self._client, catalogue, ids, replicated=self._replicated)
         self._updater = Updater(
             searches_topic=settings.topics.searches,
             profiles=self._profiles,
             catalogue=catalogue,
+            products=self._product_store,
             encoder=self._encoder,
             ids=ids,
             rules=fold_rules(settings),
@@ -178,7 +180,6 @@ class _Worker:
         )
         self._catalogue_updater = CatalogueUpdater(
             products=self._product_store,
-            catalogue=catalogue,
             profiles=self._profiles,
             encoder=self._encoder,
             settle=self._updater.refresh,
@@ -263,7 +264,7 @@ class _Worker:
 
     def _send_letters(self, letters: Sequence[DeadLetter]) -> None:
         if self._producer is None:
-            self._producer = EventProducer(self._settings)
+            self._producer = EventProducer(self._settings, max_message_bytes=MAX_LETTER_BYTES)
         while True:
             for letter in letters:
                 self._producer.send(self._settings.topics.dead_letters, letter.key, letter.value, letter.headers())

@@ -35,10 +35,11 @@ def profiles_of(data_dir: Path, users: Iterable[str], generation: str = "main") 
 
 def differences(a: Ledger, b: Ledger) -> list[str]:
     """What two ledgers don't agree on, `applied` aside: it tells where events stood, which two runs may not share."""
-    found = []
-    for name in ("events", "newest_ts", "orders", "repeats", "later_lines", "distinct", "pending", "n_lost"):
-        if getattr(a, name) != getattr(b, name):
-            found.append(f"{name}: {getattr(a, name)} and {getattr(b, name)}")
+    found = [
+        f"{name}: {getattr(a, name)} and {getattr(b, name)}"
+        for name in ("events", "newest_ts", "orders", "repeats", "later_lines", "distinct", "pending", "n_lost")
+        if getattr(a, name) != getattr(b, name)
+    ]
     if dict(zip(a.keys, a.history.tolist(), strict=True)) != dict(zip(b.keys, b.history.tolist(), strict=True)):
         found.append("history")
     for name in ("weight_long", "weight_short", "evicted"):

@@ -15,6 +15,7 @@ from sinks.collections import Generation, Model, open_generation
 from sinks.connection import connect
 from sinks.identity import PointIds
 from sinks.points import JSON, product_point
+from sinks.products import ProductStore
 from sinks.retry import PermanentReadError
 from sinks.writes import Write, write
 
@@ -138,7 +139,17 @@ async def a_generation_of(client: AsyncQdrantClient, name: str, *writes: Write) 
 
 async def test_a_product_is_read_as_it_was_written(client: AsyncQdrantClient) -> None:
     full = a_product(
-        "85123A", 7, AXES[0], brand="Hearts", category="Home", price=3.0, kind="ad", ts=1_764_000_000_000, text_hash="h"
+        "85123A",
+        7,
+        AXES[0],
+        brand="Hearts",
+        category="Home",
+        price=3.0,
+        kind="ad",
+        ts=1_764_000_000_000,
+        topic_id="T",
+        partition=2,
+        offset=9,
     )
     gone = a_product("22423", 8, None, available=False, deleted=True)
     catalogue = await a_generation_of(client, "read", full, gone)
@@ -160,7 +171,7 @@ async def test_a_product_is_read_as_it_was_written(client: AsyncQdrantClient) ->
         available=True,
         deleted=False,
         ts=1_764_000_000_000,
-        text_hash="h",
+        source=("T", 2, 9),
         vector=None,
     )
     assert products["22423"] == Product(
@@ -174,7 +185,7 @@ async def test_a_product_is_read_as_it_was_written(client: AsyncQdrantClient) ->
         available=False,
         deleted=True,
         ts=None,
-        text_hash="",
+        source=("", -1, -1),
         vector=None,
     )
     assert "never" not in products
@@ -230,8 +241,9 @@ async def test_a_provisional_product_is_known_but_not_shown_and_never_replaces(c
     catalogue = await a_generation_of(client, "provisional", a_product("real", 1, AXES[0]), gone)
 
     titles = dict.fromkeys(("real", "gone", "new"), ("AS BOUGHT", AXES[1]))
-    await catalogue.insert_provisional(titles)
-    await catalogue.insert_provisional(titles)
+    store = ProductStore(client, catalogue, IDS)
+    await store.insert_provisional(titles)
+    await store.insert_provisional(titles)
 
     products = await catalogue.get(["real", "gone", "new"])
     assert [(p.product_id, p.title, p.available, p.deleted) for p in products.values()] == [

@@ -50,9 +50,7 @@ def test_a_state_comes_back_from_its_bytes():
     assert back.searches.event_ids == [1, 2**64 - 1]
     assert back.searches.long.tolist() == [0.5, 0.25, -1.0]
     assert back.searches.short is None
-    np.testing.assert_allclose(
-        back.searches.query_vectors["qrouge à lèvres"].restored(), [0.6, -0.8, 0.0], atol=0.004
-    )
+    np.testing.assert_allclose(back.searches.query_vectors["qrouge à lèvres"].restored(), [0.6, -0.8, 0.0], atol=0.004)
     assert encode_state(back) == encode_state(state)
     assert back.purchases.applied.offset == -1
     assert back.purchases.weight_long == NOTHING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def fold_in_batches(events: list[FoldEvent], cuts: list[int], redelivered: int) 
     """Folds the events batch by batch through stored bytes, each batch starting `redelivered` events early."""
     ledger = Ledger()
     bounds = sorted({0, len(events), *(cut for cut in cuts if cut < len(events))})
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         fold(ledger, "topic", 0, events[max(start - redelivered, 0) : end], RULES)
         ledger = decode_state(encode_state(ProfileState(Ledger(), ledger))).purchases
     return ledger

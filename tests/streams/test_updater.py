@@ -74,10 +74,12 @@ class Shop:
     def worker(self, *, cached: int = 1000, inline_users: int = 1000) -> Worker:
         profiles = ProfileStore(self.client, f"profiles--{self.name}", cached=cached)
         catalogue = Catalogue(self.client, f"products--{self.name}", self.ids, cached=100)
+        products = ProductStore(self.client, catalogue, self.ids)
         updater = Updater(
             searches_topic="searches",
             profiles=profiles,
             catalogue=catalogue,
+            products=products,
             encoder=self.encoder,
             ids=self.ids,
             rules=RULES,
@@ -90,14 +92,10 @@ class Shop:
             clock=lambda: NOW,
         )
         updater.mean = np.zeros(DIMENSION, np.float32)
-        products = CatalogueUpdater(
-            products=ProductStore(self.client, f"products--{self.name}", self.ids),
-            catalogue=catalogue,
-            profiles=profiles,
-            encoder=self.encoder,
-            settle=updater.refresh,
+        catalogue_updater = CatalogueUpdater(
+            products=products, profiles=profiles, encoder=self.encoder, settle=updater.refresh
         )
-        return Worker(profiles, updater, products)
+        return Worker(profiles, updater, catalogue_updater)
 
     async def state_of(self, user: str) -> ProfileState:
         held = await ProfileStore(self.client, f"profiles--{self.name}", cached=0).load([self.ids.user(user)])
@@ -174,7 +172,7 @@ async def test_purchases_and_searches_become_a_profile_with_candidates(shop: Sho
     expected = 4.0 * await shop.vector("leather walking boots")
     np.testing.assert_allclose(state.purchases.long, expected, atol=1e-5)
     held = (await worker.profiles.load([shop.ids.user("ada")]))[shop.ids.user("ada")]
-    assert {item["product_id"] for item in orjson.loads(held.candidates)} >= {"boots", "tent", "stove"}
+    assert {item["product_id"] for item in held.candidates.decoded()} >= {"boots", "tent", "stove"}
     assert held.due is None
 
 
@@ -228,7 +226,7 @@ async def test_a_purchase_of_an_unknown_product_waits_and_is_folded_in_when_the_
 
 
 async def test_a_product_that_comes_between_look_up_and_write_is_found_by_the_sweep(shop: Shop):
-    """The profile is written as pending after the products agent looked for who waits: `due` makes a worker look again."""
+    """Written as pending after the products agent looked for who waits: `due` makes a worker look again."""
     worker, other = shop.worker(), shop.worker()
     batch = await worker.updater.prepare([purchase("eve", "tent")])
     write = worker.profiles.write
@@ -255,7 +253,7 @@ async def test_a_purchase_with_a_title_makes_the_product_known_but_not_shown(sho
     assert state.pending == set()
     np.testing.assert_allclose(state.purchases.long, 4.0 * await shop.vector("stunt kite"), atol=1e-5)
     held = await worker.profiles.load([shop.ids.user("cy")])
-    assert orjson.loads(held[shop.ids.user("cy")].candidates) == []
+    assert held[shop.ids.user("cy")].candidates.decoded() == []
     await stock(worker, product("kite", "stunt kite, large"))
     catalogue = Catalogue(shop.client, f"products--{shop.name}", shop.ids, cached=0)
     known = await catalogue.get(["kite"])
@@ -292,7 +290,7 @@ async def test_a_large_batch_puts_candidates_off_and_the_sweep_makes_them(shop: 
     await worker.updater.refresh(await worker.profiles.due([0], NOW, 10))
     held = (await worker.profiles.load([id_]))[id_]
     assert (held.made_at, held.due) == (NOW, None)
-    assert orjson.loads(held.candidates)[0]["product_id"] == "oven"
+    assert held.candidates.decoded()[0]["product_id"] == "oven"
     assert await worker.profiles.due([0], NOW, 10) == []
 
 
@@ -313,6 +311,6 @@ async def test_a_deleted_product_is_no_longer_shown_but_its_buyers_keep_their_ta
     await fold(worker, purchase("gus", "tent", ts=NOW + 1))
     id_ = shop.ids.user("gus")
     held = (await worker.profiles.load([id_]))[id_]
-    assert "tent" not in {item["product_id"] for item in orjson.loads(held.candidates)}
+    assert "tent" not in {item["product_id"] for item in held.candidates.decoded()}
     assert held.decoded().pending == set()
     np.testing.assert_allclose(held.decoded().purchases.long, 8.0 * await shop.vector("two person tent"), atol=1e-4)
