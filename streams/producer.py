@@ -48,10 +48,9 @@ class EventProducer:
     events on the same partition.
     """
 
-    def __init__(self, settings: Settings | None = None, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or load()
         self._topics = settings.topics
-        self._max_message_bytes = max_message_bytes
         self._where = settings.kafka.bootstrap_servers
         self._producer = Producer(
             {
@@ -61,7 +60,7 @@ class EventProducer:
                 "compression.type": "zstd",
                 "partitioner": "murmur2_random",
                 "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
-                "message.max.bytes": max_message_bytes,
+                "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.messages": _QUEUED_MESSAGES,
                 "queue.buffering.max.kbytes": _QUEUED_KILOBYTES,
             }
@@ -183,7 +182,7 @@ class EventProducer:
             except KafkaException as error:
                 cause = error.args[0]
                 if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                    raise InvalidEvent("value", f"is larger than {self._max_message_bytes} bytes") from None
+                    raise InvalidEvent("value", f"is larger than {MAX_MESSAGE_BYTES} bytes") from None
                 raise DeliveryFailed(self._failed + 1, self._first_failure or cause.str()) from error
             else:
                 break

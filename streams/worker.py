@@ -54,7 +54,6 @@ from streams.records import Record
 from streams.rules import derivation_rules, fold_rules, ranking_rules, recorded_fold, refresh_rules, weights
 from streams.secret import NoSecret, read_secret
 from streams.settings import Settings
-from streams.topics import MAX_MESSAGE_BYTES as MAX_LETTER_BYTES
 from streams.topics import MisconfiguredTopics, describe, ensure_topics
 from streams.updater import Batch, Updater
 
@@ -264,7 +263,7 @@ class _Worker:
 
     def _send_letters(self, letters: Sequence[DeadLetter]) -> None:
         if self._producer is None:
-            self._producer = EventProducer(self._settings, max_message_bytes=MAX_LETTER_BYTES)
+            self._producer = EventProducer(self._settings)
         while True:
             for letter in letters:
                 self._producer.send(self._settings.topics.dead_letters, letter.key, letter.value, letter.headers())
