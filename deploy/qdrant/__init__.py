@@ -11,15 +11,16 @@ Guarantees
       a second, or `shards.UNFLUSHED_BYTES` a collection, whichever comes first.
     * Writes to one collection happen one after another, whole, so that a conditional upsert is atomic against
       every other write. A write whose caller has gone is finished all the same.
-    * A request is checked before any of it is applied.
+    * A request's points, vectors and filters are checked before any of it is applied (in a batch of operations: each
+      operation by itself, like on a server).
     * One process owns a data folder; a second one refuses to start.
 
 Non-guarantees
     * Search is exact and brute force, one thread: about 2 ms a query at 50,000 vectors of 384 numbers, in
       batches. It is good to `shards.COMFORTABLE_POINTS` points a collection, and logs a warning beyond.
     * HNSW, quantisation, sharding and replication settings are accepted, reported back, and have no effect.
-    * Everything runs on one event loop. A large request is worked on in steps of a few milliseconds, with others in
-      between; a flush stalls everyone for tens of milliseconds, compaction after deletions (only when idle)
+    * Everything runs on one event loop. A large write is worked on in steps of one or two milliseconds and a batch of
+      searches in steps of some tens, with others in between; a flush stalls everyone for tens of milliseconds, compaction after deletions (only when idle)
       for about 20 microseconds a point.
     * There is no authentication: it listens on 127.0.0.1 alone.
 """
