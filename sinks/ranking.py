@@ -7,6 +7,7 @@ its cause, so that each recommendation explains itself: the shares of its reason
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def rank(
     habit = _Habit(state, taste.at)
     scale = math.sqrt(max(sum(len(ledger.keys) for ledger in state), 1)) / _LIKENESS
     asked = None if found.query is None else dict(found.query)
-    pool: Iterable[str] = totals.keys() | bought.keys() if asked is None else asked
+    pool: Iterable[str] = asked if asked is not None else [*_likest(totals, bought, available, rules.limit), *bought]
     scored = []
     for product_id in pool:
         history = bought.get(product_id)
@@ -148,6 +149,16 @@ def _near(taste: Taste, found: Found) -> tuple[dict[str, list[tuple[_Cause, floa
                 totals[product_id] = value
                 terms[product_id] = [(cause, value)]
     return terms, totals
+
+
+def _likest(totals: Mapping[str, float], bought: Container[str], available: Container[str], limit: int) -> list[str]:
+    """Of what was found and is new to the person, all that can be among the best: likeness alone decides there."""
+    new = [
+        (-total, product_id)
+        for product_id, total in totals.items()
+        if product_id not in bought and product_id in available
+    ]
+    return [product_id for _, product_id in heapq.nsmallest(limit, new)]
 
 
 class _Bought(NamedTuple):
