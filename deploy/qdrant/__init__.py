@@ -20,7 +20,7 @@ Non-guarantees
       batches. It is good to `shards.COMFORTABLE_POINTS` points a collection, and logs a warning beyond.
     * HNSW, quantisation, sharding and replication settings are accepted, reported back, and have no effect.
     * Everything runs on one event loop. A large write is worked on in steps of one or two milliseconds and a batch of
-      searches in steps of some tens, with others in between; a flush stalls everyone for tens of milliseconds, compaction after deletions (only when idle)
-      for about 20 microseconds a point.
+      searches in steps of some tens, with others in between; a flush stalls everyone for tens of milliseconds,
+      compaction after deletions (only when idle) for about 20 microseconds a point.
     * There is no authentication: it listens on 127.0.0.1 alone.
 """
