@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 SEED: Final = 1
+WIDTH_OF_A_FILE: Final = 110
 _HEEDED: Final = ("AFTERGLOW_ENCODER_", "AFTERGLOW_QDRANT_BIN", "AFTERGLOW_DEBUG")
 
 
@@ -66,12 +67,19 @@ def _run(directory: Path, *, shoppers: int, workers: int, as_json: bool, kept: b
     from streams.demonstration.shop import open_shop
 
     started = time.monotonic()
-    screen = Screen(Console(stderr=as_json, highlight=False))
+    console = Console(stderr=as_json, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_FILE
+    screen = Screen(console)
     shop = open_shop(seed=SEED, shoppers=shoppers, until_ms=time.time_ns() // 1_000_000)
     screen.open(shop)
     with running(load(None, directory), workers=workers, report=screen.note) as stack:
         settings = load(None, directory)  # with where everything listens now
-        summary = asyncio.run(_perform(settings, shop, screen, started))
+        try:
+            summary = asyncio.run(_perform(settings, shop, screen, started))
+        except KeyboardInterrupt:
+            screen.note("stopping everything")
+            raise
         if not summary.complete:
             screen.logs(stack.logs)
     screen.close(summary, directory if kept else None)
@@ -94,6 +102,7 @@ async def _perform(settings: Settings, shop: Shop, screen: Screen, started: floa
         stage = Stage(EventProducer(settings), observer)
         try:
             await stage.stock(shop.products)
+            screen.note(f"{len(shop.products):,} products are encoded and stored")
             for act in shop.acts:
                 screen.begin(act, len(portraits))
                 with screen.progress() as show:

@@ -15,6 +15,7 @@ from sinks.collections import products_collection, profiles_collection
 from sinks.connection import connect
 from sinks.identity import PointIds
 from sinks.profiles import ProfileStore
+from sinks.retry import RetryPolicy, until_answered
 from streams.events import Purchase, Search
 from streams.kafka import connect_admin
 from streams.secret import read_secret
@@ -23,6 +24,7 @@ from streams.topics import describe, end_offsets
 
 PROBE_SECONDS: Final = 0.2
 _POLL_SECONDS: Final = 0.01
+_PATIENT: Final = RetryPolicy()
 
 
 class Counted(NamedTuple):
@@ -61,7 +63,14 @@ class Observer:
 
     async def products(self) -> int:
         """How many products are stored."""
-        return (await self._client.count(products_collection(self._settings.generation), exact=True)).count
+        collection = products_collection(self._settings.generation)
+        answer = await until_answered(
+            lambda: self._client.count(collection, exact=True),
+            doing="counting products",
+            collection=collection,
+            retry=_PATIENT,
+        )
+        return answer.count
 
     async def refused(self) -> int:
         """How many records the workers could not understand: the length of the dead-letter topic."""
@@ -69,10 +78,12 @@ class Observer:
 
     async def newest(self, point_ids: list[str]) -> dict[str, tuple[int, int]]:
         """Time of the newest search and the newest purchase folded in, ms, by point id; 0 where there is none."""
-        points = await self._client.retrieve(
-            profiles_collection(self._settings.generation),
-            point_ids,
-            with_payload=["last_search_ts", "last_purchase_ts"],
+        collection = profiles_collection(self._settings.generation)
+        points = await until_answered(
+            lambda: self._client.retrieve(collection, point_ids, with_payload=["last_search_ts", "last_purchase_ts"]),
+            doing="reading profiles",
+            collection=collection,
+            retry=_PATIENT,
         )
         return {
             str(point.id): (payload.get("last_search_ts") or 0, payload.get("last_purchase_ts") or 0)

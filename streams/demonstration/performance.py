@@ -8,7 +8,6 @@ are not folded in yet.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -91,6 +90,8 @@ class Stage:
             while True:
                 look = await self._observer.look()
                 show(track.progress(look))
+                if watch.done():
+                    watch.result()
                 if sending.done():
                     sending.result()
                     if track.is_complete:
@@ -99,10 +100,9 @@ class Stage:
                     raise Stalled(f"nothing was folded in for {STALL_SECONDS:.0f} s")
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            for task in (sending, watch):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            sending.cancel()
+            watch.cancel()
+            await asyncio.gather(sending, watch, return_exceptions=True)
 
     async def _send(self, moments: Sequence[Moment], track: _Track) -> None:
         allowed, before = 0.0, time.monotonic()

@@ -41,6 +41,7 @@ class Screen:
             "some drop one and take up another. One search in six is noise, and some of the rest is mistyped."
         )
         self._console.print()
+        self.note("starting Kafka, Qdrant, the encoding worker and what folds events in")
 
     def note(self, text: str) -> None:
         """Something on the side, as it is."""
@@ -110,17 +111,16 @@ class Screen:
             f"{_percent(summary.texts_from_cache / texts if texts else None)} of {texts:,} texts came from the cache."
         )
         self._rule("What next")
-        program = escape(sys.argv[0])
-        where = f" --data-dir {escape(str(kept))}" if kept else ""
-        table = Table.grid(padding=(0, 2))
-        table.add_row(
-            f"  [bold]{program} up{where}[/]",
-            "the same, for your own events" if not kept else "start it again, with all of this in it",
-        )
-        if kept:
-            table.add_row(f"  [bold]{program} recommend mira{where}[/]", "and look around, from another terminal")
-        table.add_row("  [bold]README.md[/]", "what is stored, how to read it, what is guaranteed")
-        self._console.print(table)
+        program = _program()
+        if kept is None:
+            steps = [(f"{program} up", "the same, for your own events")]
+        else:
+            steps = [
+                (f"{program} up --data-dir {kept}", "start it again, with all of this in it"),
+                (f"{program} recommend mira --data-dir {kept}", "then, from another terminal, look around"),
+            ]
+        for step, meaning in [*steps, ("README.md", "what is stored, how to read it, what is guaranteed")]:
+            self._console.print(f"  [bold]{escape(step)}[/]  [dim]{escape(meaning)}[/]", soft_wrap=True)
 
     def _portrait(self, now: Portrait, before: Portrait | None) -> None:
         self._console.print()
@@ -190,8 +190,8 @@ def _figures(progress: Progress) -> RenderableType:
 
 def _interests(portrait: Portrait) -> Table:
     table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", width=4)
-    table.add_column(width=_BAR)
+    table.add_column(justify="right", min_width=4, no_wrap=True)
+    table.add_column(min_width=_BAR, no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis")
     for interest in portrait.interests:
         table.add_row(f"{interest.share:.0%}", _share_bar(interest.share), Text(" · ".join(interest.texts)))
@@ -203,7 +203,7 @@ def _interests(portrait: Portrait) -> Table:
 
 def _recommended(portrait: Portrait) -> Table:
     table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", width=4, style="green")
+    table.add_column(justify="right", min_width=4, no_wrap=True, style="green")
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
     for sign, items in (("→", portrait.new), ("↻", portrait.again)):
@@ -239,6 +239,14 @@ def _change(before: Portrait, now: Portrait) -> Text:
 def _share_bar(share: float, style: str = "yellow") -> Text:
     eighths = round(max(share, 0.0) * _BAR * 8)
     return Text("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip(), style=style)
+
+
+def _program() -> str:
+    """How this was called, so that it can be called again."""
+    called = Path(sys.argv[0])
+    if called.name != "afterglow":
+        return "afterglow"
+    return str(called.relative_to(Path.cwd()) if called.is_relative_to(Path.cwd()) else called)
 
 
 def _departments(shop: Shop) -> int:

@@ -132,6 +132,7 @@ class _Trips:
         self._shelves = {name: _favourites(shelf, random_) for name, shelf in shelves.items()}
         self._random = random_
         self._used_up: dict[str, list[_Item]] = {name: [] for name in shelves}
+        self._owned: set[str] = set()
         self._events = 0
         self._sessions = 0
 
@@ -208,14 +209,16 @@ class _Trips:
         return self._random.choice(OFF_TOPIC)
 
     def _order(self, name: str, clicked: list[_Item], session_id: str, ts: int) -> Iterator[Moment]:
-        lines = {item.product.product_id: item for item in clicked[-2:]}
+        lines = {item.product.product_id: item for item in clicked[-2:] if self._wants(item)}
         if self._used_up[name] and self._random.random() < 0.6:
             again = self._random.choice(self._used_up[name])
             lines[again.product.product_id] = again
         if self._random.random() < 0.3:
             more = self._random.choice(self._shelves[name])
-            lines[more.product.product_id] = more
+            if self._wants(more):
+                lines[more.product.product_id] = more
         for product_id, item in lines.items():
+            self._owned.add(product_id)
             if item.line.used_up and item not in self._used_up[name]:
                 self._used_up[name].append(item)
             event = Purchase(
@@ -228,6 +231,9 @@ class _Trips:
                 order_id=f"order-{session_id}",
             )
             yield Moment(event, name)
+
+    def _wants(self, item: _Item) -> bool:
+        return item.line.used_up or item.product.product_id not in self._owned
 
     def _event_id(self) -> str:
         self._events += 1
