@@ -41,11 +41,11 @@ _USERS_AT_ONCE: Final = 64  # bounds the padded buffer [users, keys, d], and kee
 class DerivationRules:
     """Half-lives belong to the generation; the rest may change at any time: what is derived is derived again."""
 
-    half_life_long_ms: float
-    half_life_short_ms: float
-    regularisation: float  # λ
-    interests: int  # K
-    interest_similarity: float  # τ
+    half_life_long_ms: float = 30 * 86_400_000.0
+    half_life_short_ms: float = 3_600_000.0
+    regularisation: float = 1.0  # λ
+    interests: int = 4  # K
+    interest_similarity: float = 0.4  # τ
 
 
 class Interest(NamedTuple):

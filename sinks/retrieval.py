@@ -55,6 +55,7 @@ SERVING_SECONDS: Final = 30.0
 SNAPSHOT_PRODUCTS: Final = 100_000
 """Most available products that are held in memory to answer for many users: 150 MB at 384 dimensions."""
 
+_DEFAULT_RULES: Final = DerivationRules()
 _USERS_AT_ONCE: Final = 128
 _USERS_WORTH_A_SNAPSHOT: Final = 64
 _CHUNKS_IN_FLIGHT: Final = 2  # one is read while another is ranked
@@ -170,7 +171,7 @@ class AsyncRecommender:
         self,
         address: str,
         secret: bytes,
-        rules: DerivationRules,
+        rules: DerivationRules = _DEFAULT_RULES,
         *,
         generation: str | None = None,
         exclude_bought: bool = False,
@@ -523,7 +524,7 @@ class Recommender:
         self,
         address: str,
         secret: bytes,
-        rules: DerivationRules,
+        rules: DerivationRules = _DEFAULT_RULES,
         *,
         generation: str | None = None,
         exclude_bought: bool = False,

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
+import orjson
 from msgspec import Meta
 
 MAX_ID: Final = 256
@@ -106,7 +107,6 @@ _E = TypeVar("_E", Search, Purchase, Product)
 _SEARCHES: Final = msgspec.json.Decoder(Search)
 _PURCHASES: Final = msgspec.json.Decoder(Purchase)
 _PRODUCTS: Final = msgspec.json.Decoder(Product)
-_encode_json: Final = msgspec.json.Encoder().encode
 
 
 def decode_search(value: bytes | None, reference_ms: int) -> Search:
@@ -169,7 +169,7 @@ def encode(event: Event, reference_ms: int) -> bytes:
     if isinstance(price, float) and not math.isfinite(price):  # JSON has no such number: it would become null
         raise InvalidEvent("price", f"must be a finite number, got {price}")
     try:
-        value = _encode_json(event)
+        value = orjson.dumps(msgspec.to_builtins(event))
     except (UnicodeEncodeError, TypeError) as error:
         raise InvalidEvent("value", f"can't be written as JSON: {error}") from None
     if isinstance(event, Search):

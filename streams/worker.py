@@ -47,6 +47,7 @@ from sinks.writes import new_version
 from streams.app import create_app
 from streams.dead_letters import DeadLetter
 from streams.kafka import KafkaUnreachable, connect_admin
+from streams.metrics import serve_metrics
 from streams.pipeline import Intake, Pipeline
 from streams.producer import DeliveryFailed, EventProducer
 from streams.products import GROWTH, CatalogueUpdater, ProductBatch, catalogue_mean
@@ -144,6 +145,10 @@ class _Worker:
         self._mean: Mean | None = None
         self._updater.mean = np.zeros(model.dimension, np.float32)
         await self._read_mean()
+        if settings.worker.metrics_port:
+            serve_metrics(
+                settings.worker.metrics_port, self._updater.figures, lambda: len(self._events) + len(self._products)
+            )
 
     def _assemble(self, ids: PointIds) -> None:
         settings, name = self._settings, self._settings.generation
