@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streams.demonstration.summary import Summary
     from streams.settings import Settings
 
-SEED: Final = 1
+SEED: Final = 7
 WIDTH_OF_A_FILE: Final = 110
 _HEEDED: Final = ("AFTERGLOW_ENCODER_", "AFTERGLOW_QDRANT_BIN", "AFTERGLOW_DEBUG")
 

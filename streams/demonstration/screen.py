@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sinks.ranking import Reason
+from sinks.recommendation import Recommendation
 from streams.demonstration.observation import Counted
 from streams.demonstration.performance import Progress
 from streams.demonstration.portraits import Portrait
@@ -67,7 +67,8 @@ class Screen:
         if len(acts) == 1:
             self._console.print(
                 "Four of them, as read from Qdrant: their interests, each with its share of the profile and its "
-                "strongest texts; → what is new to them and near an interest; ↻ what to buy again."
+                "strongest texts; → what is new to them, ↻ what to buy again, with the strongest reason (and its part "
+                "of the score)."
             )
         else:
             self._console.print(
@@ -128,9 +129,10 @@ class Screen:
             f"[bold yellow]{escape(now.user_id.capitalize())}[/]  "
             f"[dim]{now.searches} searches, {now.purchases} purchases[/]"
         )
-        parts: list[Text | Table] = [_interests(now), _recommended(now)]
-        for part in parts if before is None else [_change(before, now), *parts]:
-            self._console.print(Padding(part, (0, 0, 0, 2)))
+        if before is not None:
+            self._console.print(_change(before, now))
+        for line in (*_interests(now), *_recommended(now)):
+            self._console.print(line, no_wrap=True, overflow="ellipsis")
 
     def _rule(self, title: str) -> None:
         self._console.print()
@@ -160,72 +162,67 @@ class _Lines:
 def _figures(progress: Progress) -> RenderableType:
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
-        ProgressBar(total=progress.total, completed=progress.folded, width=40, complete_style="yellow"),
+        ProgressBar(total=progress.total, completed=progress.folded, width=28, complete_style="yellow"),
         f"{progress.folded:,} of {progress.total:,} events folded in",
         f"[dim]{_day(progress.ts) if progress.ts else ''}[/]",
     )
     figures = Table.grid(padding=(0, 2))
     for _ in range(3):
-        figures.add_column(style="dim")
-        figures.add_column(justify="right", min_width=9)
+        figures.add_column(style="dim", no_wrap=True)
+        figures.add_column(justify="right", min_width=8, no_wrap=True)
     figures.add_row(
         "events in",
         f"{progress.sent_per_second:,.0f}/s",
-        "freshness, half within",
+        "freshness p50",
         _ms(progress.freshness_p50_ms),
-        "profiles stored",
+        "profiles",
         f"{progress.profiles:,}",
     )
     figures.add_row(
         "folded in",
         f"{progress.folded_per_second:,.0f}/s",
-        "99 of 100 within",
+        "freshness p99",
         _ms(progress.freshness_p99_ms),
-        "texts from the cache",
+        "cache hits",
         _percent(progress.cache_hit_share),
     )
-    figures.add_row("waiting", f"{progress.waiting:,}", "", "", "", "")
+    figures.add_row("waiting", f"{progress.waiting:,}")
     return Padding(Group(bar, figures), (0, 0, 0, 2))
 
 
-def _interests(portrait: Portrait) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", min_width=4, no_wrap=True)
-    table.add_column(min_width=_BAR, no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+def _interests(portrait: Portrait) -> Iterator[Text]:
     for interest in portrait.interests:
-        table.add_row(f"{interest.share:.0%}", _share_bar(interest.share), Text(" · ".join(interest.texts)))
+        yield _line(f"{interest.share:>5.0%} ", _share_bar(interest.share), " ", " · ".join(interest.texts))
     rest = 1.0 - sum(interest.share for interest in portrait.interests)
     if portrait.interests and rest >= 0.005:
-        table.add_row(f"{rest:.0%}", _share_bar(rest, "bright_black"), "[dim]the rest: in passing, or long ago[/]")
-    return table
+        bar = _share_bar(rest, "bright_black")
+        yield _line(f"{rest:>5.0%} ", bar, " ", ("the rest: smaller, or long ago", "dim"))
 
 
-def _recommended(portrait: Portrait) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", min_width=4, no_wrap=True, style="green")
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
-    for sign, items in (("→", portrait.new), ("↻", portrait.again)):
-        for item in items:
-            table.add_row(sign, Text(item.title, style="green"), _because(item.because))
-    return table
+def _recommended(portrait: Portrait) -> Iterator[Text]:
+    items = [("→", item) for item in portrait.new] + [("↻", item) for item in portrait.again]
+    longest = max((len(item.title) for _, item in items), default=0)
+    for sign, item in items:
+        title = item.title.ljust(longest)
+        yield _line((f"    {sign} {title}  ", "green"), (_because(item), "dim"))
 
 
-def _because(reasons: Sequence[Reason]) -> Text:
-    """The strongest reason, and how much of the score it makes up; the text beside it is the strongest behind it."""
-    reason = reasons[0]
+def _because(item: Recommendation) -> str:
+    """The strongest reason, with its share of the score where there are others."""
+    reason = item.because[0]
+    behind = next((text for text in reason.texts if text != item.title), item.title)
     words = {
         "bought": f"bought {' '.join(reason.texts)}",
-        "interest": f"near “{reason.texts[0] if reason.texts else ''}”",
-        "recent": f"near “{reason.texts[0] if reason.texts else ''}”, just now",
+        "interest": f"near “{behind}”",
+        "recent": f"recent “{behind}”",
     }
-    return Text(f"{words.get(reason.kind, reason.kind)} ({reason.share:.0%})")
+    share = "" if reason.share >= 0.995 else f" ({reason.share:.0%})"
+    return words.get(reason.kind, reason.kind) + share
 
 
 def _change(before: Portrait, now: Portrait) -> Text:
     """What part of the profile each department made up, before and now."""
-    told = Text("")
+    told = Text("  ")
     names = [name for name in {**now.departments, **before.departments} if name]
     for name in sorted(names, key=lambda name: -before.departments.get(name, 0.0)):
         then, since = before.departments.get(name, 0.0), now.departments.get(name, 0.0)
@@ -236,9 +233,13 @@ def _change(before: Portrait, now: Portrait) -> Text:
     return told
 
 
+def _line(*parts: str | Text | tuple[str, str]) -> Text:
+    return Text.assemble(*parts)
+
+
 def _share_bar(share: float, style: str = "yellow") -> Text:
     eighths = round(max(share, 0.0) * _BAR * 8)
-    return Text("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip(), style=style)
+    return Text(("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(_BAR), style=style)
 
 
 def _program() -> str:

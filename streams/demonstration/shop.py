@@ -30,7 +30,7 @@ NAMED: Final[Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]] = (
 OFF_TOPIC_SHARE: Final = 0.12
 SOMEBODY_ELSE_SHARE: Final = 0.05
 MISTYPED_SHARE: Final = 0.08
-FAVOURITE_LINES: Final = 4
+FAVOURITE_LINES: Final = 3
 _CHANGING_SHARE: Final = 0.6  # of the shoppers without a name
 _STRENGTHS: Final[dict[int, tuple[float, ...]]] = {2: (0.58, 0.42), 3: (0.44, 0.31, 0.25)}
 _MINUTE_MS: Final = 60_000
@@ -74,11 +74,13 @@ class _Item(NamedTuple):
 
 def open_shop(*, seed: int, shoppers: int, until_ms: int) -> Shop:
     """The shop whose second act ends at `until_ms`. The first of its shoppers are the `NAMED`; ids are lower case."""
-    random_ = random.Random(seed)
-    shelves = {department.name: _shelf(department, random_) for department in DEPARTMENTS}
-    people = [_shopper(number, random_) for number in range(shoppers)]
+    of_shop = random.Random(seed)
+    shelves = {department.name: _shelf(department, of_shop) for department in DEPARTMENTS}
+    # Each shopper is the same one however many there are.
+    of_people = [random.Random(f"{seed}, {number}") for number in range(shoppers)]
+    people = [_shopper(number, random_) for number, random_ in enumerate(of_people)]
     starts_ms = (until_ms - sum(WEEKS) * WEEK_MS, until_ms - WEEKS[1] * WEEK_MS)
-    trips = [_Trips(shopper, shelves, random_) for shopper in people]
+    trips = [_Trips(shopper, shelves, random_) for shopper, random_ in zip(people, of_people, strict=True)]
     first, second = (
         sorted(
             (moment for one in trips for moment in one.act(act, starts_ms[act])),
@@ -166,7 +168,7 @@ class _Trips:
             if item is not None:
                 clicked.append(item)
             ts += self._random.randrange(_MINUTE_MS // 4, 5 * _MINUTE_MS)
-        if clicked and self._random.random() < 0.55:
+        if clicked and self._random.random() < 0.75:
             yield from self._order(name, clicked, session_id, ts)
 
     def _search(self, name: str, interests: tuple[str, ...], session_id: str, ts: int) -> tuple[Moment, _Item | None]:
@@ -213,7 +215,7 @@ class _Trips:
         if self._used_up[name] and self._random.random() < 0.6:
             again = self._random.choice(self._used_up[name])
             lines[again.product.product_id] = again
-        if self._random.random() < 0.3:
+        if self._random.random() < 0.5:
             more = self._random.choice(self._shelves[name])
             if self._wants(more):
                 lines[more.product.product_id] = more
