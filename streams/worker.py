@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import faust
@@ -84,10 +85,10 @@ def run_worker(settings: Settings) -> None:
         loop.run_until_complete(worker.open())
     except _CURED_BY_A_PERSON as error:
         raise WorkerFailed(str(error)) from error
-    # Faust's own worker handles the signals and ends with SystemExit.
-    with contextlib.suppress(SystemExit):
+    # Faust's own worker handles the signals, ends with SystemExit, and would turn a cursor on its standard output.
+    with contextlib.suppress(SystemExit), Path(os.devnull).open("w") as nowhere:
         faust.Worker(
-            worker.app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False
+            worker.app, loop=loop, quiet=True, stdout=nowhere, override_logging=False, redirect_stdouts=False
         ).execute_from_commandline()
     if worker.failure is not None:
         raise WorkerFailed(str(worker.failure)) from worker.failure
