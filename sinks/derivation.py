@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sinks.ledgers import NOTHING, ProfileState, add_log_weights, is_query, total_log_weight
+from sinks.ledgers import NOTHING, ProfileState, add_log_weights, total_log_weight
 
 Vector = NDArray[np.float32]
 
@@ -134,8 +134,11 @@ def _taste(state: ProfileState, at: int, rules: DerivationRules, *, short: bool)
         log_weight = ledger.weight_short if short else ledger.weight_long
         if log_weight == NOTHING:
             continue
-        owed = total_log_weight(debt.short if short else debt.long for debt in (*ledger.pending.values(), ledger.lost))
-        weight += max(_power(log_weight - at / half_life) - _power(owed - at / half_life), 0.0)
+        weight += _power(log_weight - at / half_life)
+        if ledger.pending or ledger.n_lost:
+            debts = (*ledger.pending.values(), ledger.lost)
+            owed = total_log_weight(debt.short if short else debt.long for debt in debts)
+            weight -= min(_power(owed - at / half_life), _power(log_weight - at / half_life))
         if sum_ is not None:
             decayed: NDArray[np.float64] = sum_ * _power((ledger.newest_ts - at) / half_life)
             total = decayed if total is None else total + decayed
@@ -171,19 +174,23 @@ def _interests(
 
 
 def _known_keys(state: ProfileState, products: Mapping[str, Vector]) -> list[tuple[str, float, Vector]]:
-    """(key, log-weight, vector) of every key with a vector; a product in both ledgers is one key."""
-    merged: dict[str, float] = {}
-    for ledger in state:
-        for key, weight in zip(ledger.keys, ledger.history["weight"].tolist(), strict=True):
-            merged[key] = add_log_weights(merged[key], weight) if key in merged else weight
-    queries = state.searches.query_vectors
+    """(key, log-weight, vector) of every key with a vector, strongest first; a product in both ledgers is one key."""
+    searches, purchases = state
+    merged = dict(zip(purchases.keys, purchases.history["weight"].tolist(), strict=True))
+    for key, weight in zip(searches.keys, searches.history["weight"].tolist(), strict=True):
+        merged[key] = add_log_weights(merged[key], weight) if key in merged else weight
+    queries = searches.query_vectors
     known = []
     for key, weight in merged.items():
-        if is_query(key):
-            known.append((key, weight, queries[key].restored()))
-        elif (vector := products.get(key[1:])) is not None:
+        vector = queries[key].restored() if key in queries else products.get(key[1:])
+        if vector is not None:
             known.append((key, weight, vector))
+    known.sort(key=_strongest_first)
     return known
+
+
+def _strongest_first(known: tuple[str, float, Vector]) -> tuple[float, str]:
+    return -known[1], known[0]
 
 
 def _cluster(unit: Vector, weights: NDArray[np.float64], rules: DerivationRules) -> NDArray[np.int64]:
@@ -215,15 +222,20 @@ def _describe(
     members: NDArray[np.int64],
     at_most: int,
 ) -> tuple[Interest, ...]:
-    interests = []
-    for leader in range(at_most):
-        chosen = np.flatnonzero(members == leader)
-        if not len(chosen):
-            continue
-        chosen = np.array(sorted(chosen.tolist(), key=lambda row: (-weights[row], keys[row][0])))
-        direction = weights[chosen] @ raw[chosen]
-        norm = float(np.linalg.norm(direction))
-        if norm > 0.0:
-            vector: Vector = (direction / norm).astype(np.float32)
-            interests.append(Interest(float(weights[chosen].sum()), vector, tuple(keys[row][0] for row in chosen)))
+    """The clusters of one user, whose keys come strongest first."""
+    n = len(keys)
+    belongs = np.where(members[:n] == np.arange(at_most)[:, None], weights[:n], 0.0)  # [K, n]
+    shares = belongs.sum(axis=1).tolist()
+    directions = belongs.astype(np.float32) @ raw[:n]
+    norms = np.sqrt(np.einsum("kd,kd->k", directions, directions))
+    vectors = directions / np.maximum(norms, 1e-30)[:, None]
+    texts: list[list[str]] = [[] for _ in range(at_most)]
+    for (key, _, _), leader in zip(keys, members.tolist(), strict=False):
+        if leader >= 0:
+            texts[leader].append(key)
+    interests = [
+        Interest(shares[leader], vectors[leader], tuple(texts[leader]))
+        for leader in range(at_most)
+        if norms[leader] > 0.0
+    ]
     return tuple(sorted(interests, key=lambda interest: -interest.share))

@@ -206,7 +206,9 @@ class Updater:
         states = {id_: held[id_].decoded() for id_ in users}
         known = await self._vectors_of(users, states)
         changed: list[str] = []
+        waited: dict[str, set[str]] = {}
         for id_, state in states.items():
+            waited[id_] = state.pending
             settled = settle_state(state, known, self._rules)
             folded = self._fold_user(state, users[id_], known)
             if folded or settled or (refresh and held[id_].due is not None):
@@ -215,7 +217,7 @@ class Updater:
             return []
         now = self._clock()
         tastes = derive([states[id_] for id_ in changed], known, self.mean, now, self._derivation)
-        plans = [self._plan(held[id_], states[id_], now, refresh=refresh) for id_ in changed]
+        plans = [self._plan(held[id_], states[id_], waited[id_], now, refresh=refresh) for id_ in changed]
         anew = [row for row, (derive_now, _) in enumerate(plans) if derive_now]
         found = await recommend(
             self._catalogue,
@@ -281,7 +283,7 @@ class Updater:
         for state in states.values():
             wanted |= state.pending
             for ledger in state:
-                wanted.update(key[1:] for key in ledger.keys if key.startswith("p"))
+                wanted.update([key[1:] for key in ledger.keys if key[0] == "p"])
         wanted.discard("")
         products = await self._catalogue.get(wanted)
         return {product_id: product.vector for product_id, product in products.items() if product.vector is not None}
@@ -290,14 +292,16 @@ class Updater:
         wanted = {key[1:] for taste in tastes for interest in taste.interests for key in interest.keys[:3]}
         return {product_id: product.title for product_id, product in (await self._catalogue.get(wanted)).items()}
 
-    def _plan(self, held: Held, state: ProfileState, now: int, *, refresh: bool) -> tuple[bool, int | None]:
+    def _plan(
+        self, held: Held, state: ProfileState, waited: set[str], now: int, *, refresh: bool
+    ) -> tuple[bool, int | None]:
         """Whether to derive the candidates now, and otherwise when they are due.
 
         A profile with products newly pending is due at once: the product may have come between the look-up and this
         write, when nobody could find who waits. Looking once more after the write closes the gap, since from then on
         the products agent finds the profile.
         """
-        waits_anew = bool(state.pending - held.decoded().pending)
+        waits_anew = not state.pending <= waited
         moved = _moved(held, state) >= self._refresh.move
         overdue = held.due is not None and held.due <= now
         if not moved and not overdue and not waits_anew:
