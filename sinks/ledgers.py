@@ -18,6 +18,7 @@ import math
 import struct
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -280,9 +281,9 @@ def _decode_ledger(data: bytes, at: int) -> tuple[Ledger, int]:
         query_vectors[key] = QueryVector(scale, np.frombuffer(data, np.int8, dimension, at + 4))
         at += 4 + dimension
     waiting, at = _decode_names(data, at, n_pending)
-    debts = np.frombuffer(data, "<f8", 2 * n_pending, at).reshape(n_pending, 2).tolist()
-    at += 16 * n_pending
-    pending = {product_id: Debt(*debt) for product_id, debt in zip(waiting, debts, strict=True)}
+    debts = np.frombuffer(data, "<f8", 2 * n_pending, at).reshape(n_pending, 2)
+    at += debts.nbytes
+    pending = {product_id: Debt(*debt) for product_id, debt in zip(waiting, debts.tolist(), strict=True)}
     event_ids = np.frombuffer(data, "<u8", n_ids, at).tolist()
     at += 8 * n_ids
     ledger = Ledger(
@@ -319,12 +320,14 @@ def _encode_names(names: Collection[str], parts: list[bytes]) -> None:
 def _decode_names(data: bytes, at: int, n: int) -> tuple[list[str], int]:
     (size,) = _LENGTH.unpack_from(data, at)
     at += _LENGTH.size
-    ends = np.cumsum(np.frombuffer(data, "<u2", n, at), dtype=np.int64).tolist()
+    if n == 0:
+        return [], at
+    bounds = [0, *accumulate(np.frombuffer(data, "<u2", n, at).tolist())]
     at += 2 * n
     text = data[at : at + size].decode()
-    if len(text) != (ends[-1] if ends else 0):
-        raise ValueError(f"names of {len(text)} characters, where {ends[-1] if ends else 0} were written")
-    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)], at + size
+    if len(text) != bounds[-1]:
+        raise ValueError(f"names of {len(text)} characters, where {bounds[-1]} were written")
+    return [text[start:end] for start, end in pairwise(bounds)], at + size
 
 
 def _at_rest(sum_: NDArray[np.float64] | None) -> bytes:
