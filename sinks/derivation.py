@@ -4,8 +4,10 @@
   Σ a_i 2^(-(t - t_i)/h) ‖p - v_i‖² + λ‖p‖², user-profile construction with exponential forgetting. Its direction is
   the taste; its norm, between 0 and 1, says how much is known.
 - **Interests**: the history's keys clustered, since one average points between a person's interests, at none of them
-  (PinnerSage, arXiv 2007.03634). Of the keys that no leader is near, the strongest becomes a leader, up to K times;
-  then every key joins its nearest leader, if their centred cosine similarity is at least τ.
+  (PinnerSage, arXiv 2007.03634). Of the keys that no leader is near, the one whose neighbourhood weighs most becomes
+  a leader, up to K times; every key joins its nearest leader, if their centred cosine similarity is at least τ.
+  (The heaviest single key as leader instead leaves 56% of the weight in nobody's interest, not 44%, and finds 9% fewer
+  of the new products that customers of online-retail buy next.)
 
 Similarities between texts are compared *centred* on μ, the mean of the catalogue: sentence embeddings share a large
 common component that says nothing. Centring the asking side alone ranks as well as centring both (measured on
@@ -196,21 +198,26 @@ def _strongest_first(known: tuple[str, float, Vector]) -> tuple[float, str]:
 def _cluster(unit: Vector, weights: NDArray[np.float64], rules: DerivationRules) -> NDArray[np.int64]:
     """Leader clustering of every user's keys at once: [users, keys] -> index of the leader, -1 for none.
 
-    `unit` is [users, keys, d], `weights` [users, keys] with 0 for padding. K rounds, each one argmax and one product.
+    `unit` is [users, keys, d], `weights` [users, keys] with 0 for padding. K rounds over one matrix of similarities.
     """
     users = np.arange(len(unit))
+    similarity = unit @ unit.transpose(0, 2, 1)
+    alike = (similarity >= rules.interest_similarity).astype(np.float32)
+    alike[:, np.arange(alike.shape[1]), np.arange(alike.shape[1])] = 1.0  # to itself, whatever the rounding
     nearest = np.full(weights.shape, -np.inf, np.float32)
     members = np.full(weights.shape, -1, np.int64)
+    free = weights.astype(np.float32)
     for round_ in range(rules.interests):
-        free = np.where(nearest < rules.interest_similarity, weights, 0.0)
-        leader = free.argmax(axis=1)
-        leads = free[users, leader] > 0.0
-        similarity = np.einsum("bkd,bd->bk", unit, unit[users, leader], optimize=True)
-        similarity[~leads] = -np.inf
-        similarity[users[leads], leader[leads]] = np.inf  # a leader stays with itself, whatever its rounding
-        closer = similarity > nearest
-        nearest = np.where(closer, similarity, nearest)
-        members = np.where(closer & (similarity >= rules.interest_similarity), round_, members)
+        gathered = np.where(free > 0.0, (alike @ free[:, :, None])[:, :, 0], 0.0)
+        leader = gathered.argmax(axis=1)
+        to_leader = similarity[users, leader]
+        joins = alike[users, leader] > 0.0
+        joins[gathered[users, leader] <= 0.0] = False
+        closer = joins & (to_leader > nearest)
+        closer[users, leader] |= joins[users, leader]
+        nearest = np.where(closer, to_leader, nearest)
+        members = np.where(closer, round_, members)
+        free = np.where(joins, 0.0, free)
     members[weights == 0.0] = -1
     return members
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,9 +85,26 @@ def test_two_groups_of_keys_are_two_interests_and_their_shares_add_up():
 
 def test_a_key_joins_its_nearest_leader_not_the_strongest():
     between = np.array([0.5, math.sqrt(0.75), 0.0], np.float32)  # 0.5 from X, 0.87 from Y
-    state = bought(("pA", 5.0, START, X), ("pB", 3.0, START, Y), ("pC", 1.0, START, between))
-    taste = taste_of(state, START, {"A": X, "B": Y, "C": between})
-    assert [interest.keys for interest in taste.interests] == [("pA",), ("pB", "pC")]
+    beyond = np.array([0.5, -math.sqrt(0.75), 0.0], np.float32)  # 0.5 from X, on the other side
+    state = bought(
+        ("pA", 5.0, START, X), ("pB", 3.0, START, Y), ("pC", 1.0, START, between), ("pD", 4.0, START, beyond)
+    )
+    taste = taste_of(state, START, {"A": X, "B": Y, "C": between, "D": beyond})
+    assert [interest.keys for interest in taste.interests] == [("pA", "pD"), ("pB", "pC")]
+
+
+def test_the_key_whose_neighbourhood_weighs_most_leads_not_the_heaviest():
+    around = [np.array([0.8, 0.6 * math.cos(angle), 0.6 * math.sin(angle)], np.float32) for angle in (0.5, 2.6, 4.7)]
+    lone = np.array([-1.0, 0.0, 0.0], np.float32)
+    state = bought(
+        ("pA", 2.0, START, around[0]),
+        ("pB", 2.0, START, around[1]),
+        ("pC", 2.0, START, around[2]),
+        ("pD", 4.0, START, lone),
+    )
+    vectors = {"A": around[0], "B": around[1], "C": around[2], "D": lone}
+    (taste,) = derive([state], vectors, NO_MEAN, START, replace(RULES, interests=1))
+    assert [sorted(interest.keys) for interest in taste.interests] == [["pA", "pB", "pC"]]
 
 
 def test_no_more_interests_than_the_rules_allow():
