@@ -26,6 +26,7 @@ _COUNTS = qdrant.WithPayloadSelector(
 _NO_PAYLOAD = qdrant.WithPayloadSelector(enable=False)
 _NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
 _AT_ONCE = 256
+_OVERHEAD_BYTES = 600  # of the objects around a profile's bytes
 
 
 class Held(NamedTuple):
@@ -37,6 +38,11 @@ class Held(NamedTuple):
     made_at: int | None = None  # when the candidates were derived, ms
     made_from: tuple[float, float] | None = None  # the log-weights (long, short) they were derived from
     candidates: WireValue = NO_ITEMS  # carried over, unopened, by a write that does not derive them anew
+
+    @property
+    def size(self) -> int:
+        """What it takes in memory, bytes, near enough."""
+        return _OVERHEAD_BYTES + len(self.state) + len(self.candidates)
 
     def decoded(self) -> ProfileState:
         """A state of the caller's own, to fold into. Raises StateError for bytes of another format."""
@@ -58,14 +64,14 @@ class ProfileStore:
         client: AsyncQdrantClient,
         collection: str,
         *,
-        cached: int,
+        cached_bytes: int,
         replicated: bool = False,
         retry: RetryPolicy | None = None,
     ) -> None:
-        """`collection` is a real name, never an alias. `cached` bounds the profiles kept in memory."""
+        """`collection` is a real name, never an alias. `cached_bytes` bounds the profiles kept in memory."""
         self._client = client
         self.collection = collection
-        self._cached = cached
+        self._bytes_left = cached_bytes
         self._replicated = replicated
         self._retry = retry or RetryPolicy()
         self._held: OrderedDict[str, Held] = OrderedDict()
@@ -99,12 +105,13 @@ class ProfileStore:
             if mine:
                 self._keep(written.id, held)
             else:
-                self._held.pop(written.id, None)
+                self._drop(written.id)
         return outcome
 
     def forget(self) -> None:
         """Drops the cache: called when partitions move."""
-        self._held.clear()
+        for id_ in list(self._held):
+            self._drop(id_)
 
     async def due(self, partitions: Iterable[int], now: int, limit: int) -> list[str]:
         """Ids of at most `limit` profiles of these partitions with work that was put off until `now` (ms) or before."""
@@ -191,10 +198,16 @@ class ProfileStore:
             offset = response.next_page_offset
 
     def _keep(self, id_: str, held: Held) -> None:
+        self._drop(id_)
         self._held[id_] = held
-        self._held.move_to_end(id_)
-        while len(self._held) > self._cached:
-            self._held.popitem(last=False)
+        self._bytes_left -= held.size
+        while self._bytes_left < 0:
+            self._drop(next(iter(self._held)))
+
+    def _drop(self, id_: str) -> None:
+        held = self._held.pop(id_, None)
+        if held is not None:
+            self._bytes_left += held.size
 
 
 def held_of(profile: StoredProfile) -> Held:

@@ -253,7 +253,7 @@ async def _profiles(client: AsyncQdrantClient, name: str, retry: RetryPolicy) ->
     now = time.time_ns() // 1_000_000
     count = searches = purchases = waiting = due = 0
     pending: set[str] = set()
-    async for profile in ProfileStore(client, profiles_collection(name), cached=0, retry=retry).counts():
+    async for profile in ProfileStore(client, profiles_collection(name), cached_bytes=0, retry=retry).counts():
         count += 1
         searches += profile.n_searches
         purchases += profile.n_purchases

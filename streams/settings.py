@@ -237,7 +237,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         _is("Batches of at most so many users derive candidates at once; larger ones put it off.", "users", ge=0),
     ] = 32
     writes_in_flight: Annotated[int, _is("Writes under way at once.", "writes", ge=1, le=64)] = 3
-    cached_profiles: Annotated[int, _is("Profiles kept in memory.", "users", ge=0)] = 20_000
+    profile_cache: Annotated[int, _is("Memory for profiles just read or written.", "bytes", ge=0)] = 134_217_728
     cached_products: Annotated[int, _is("Products kept in memory.", "products", ge=0)] = 100_000
     sweep_interval: Annotated[Duration, _is("How often work that was put off is looked for.", "duration")] = Duration(
         1000

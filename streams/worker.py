@@ -156,7 +156,7 @@ class _Worker:
         self._profiles = ProfileStore(
             self._client,
             profiles_collection(name),
-            cached=settings.worker.cached_profiles,
+            cached_bytes=settings.worker.profile_cache,
             replicated=self._replicated,
         )
         catalogue = Catalogue(

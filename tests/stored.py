@@ -25,7 +25,7 @@ def profiles_of(data_dir: Path, users: Iterable[str], generation: str = "main") 
     async def read() -> dict[str, ProfileState]:
         client = connect(addresses.qdrant)
         try:
-            held = await ProfileStore(client, f"profiles--{generation}", cached=0).load(list(by_point))
+            held = await ProfileStore(client, f"profiles--{generation}", cached_bytes=0).load(list(by_point))
         finally:
             await client.close()
         return {by_point[point]: found.decoded() for point, found in held.items()}

@@ -53,7 +53,7 @@ class Observer:
         self._settings = settings
         self._client = client
         self._encoder = encoder
-        self._profiles = ProfileStore(client, profiles_collection(settings.generation), cached=0)
+        self._profiles = ProfileStore(client, profiles_collection(settings.generation), cached_bytes=0)
 
     async def look(self) -> Look:
         profiles = {
@@ -134,6 +134,11 @@ class Freshness:
             self._next_at = sent_at + PROBE_SECONDS
             point_id = self._observer.ids.user(event.user_id)
             self._open.append(_Probe(point_id, isinstance(event, Search), event.ts, sent_at))
+
+    @property
+    def outstanding(self) -> int:
+        """Probes whose event has not been read yet."""
+        return len(self._open)
 
     async def watch(self) -> None:
         """Read until cancelled."""

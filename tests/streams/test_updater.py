@@ -71,8 +71,8 @@ class Shop:
             Generation(self.name, Model(model.name, model.identity, DIMENSION), self.ids.fingerprint, {}, 0),
         )
 
-    def worker(self, *, cached: int = 1000, inline_users: int = 1000) -> Worker:
-        profiles = ProfileStore(self.client, f"profiles--{self.name}", cached=cached)
+    def worker(self, *, cached_bytes: int = 1_000_000, inline_users: int = 1000) -> Worker:
+        profiles = ProfileStore(self.client, f"profiles--{self.name}", cached_bytes=cached_bytes)
         catalogue = Catalogue(self.client, f"products--{self.name}", self.ids, cached=100)
         products = ProductStore(self.client, catalogue, self.ids)
         updater = Updater(
@@ -98,7 +98,7 @@ class Shop:
         return Worker(profiles, updater, catalogue_updater)
 
     async def state_of(self, user: str) -> ProfileState:
-        held = await ProfileStore(self.client, f"profiles--{self.name}", cached=0).load([self.ids.user(user)])
+        held = await ProfileStore(self.client, f"profiles--{self.name}", cached_bytes=0).load([self.ids.user(user)])
         return held[self.ids.user(user)].decoded()
 
     async def vector(self, title: str) -> np.ndarray:
@@ -181,7 +181,7 @@ async def test_rival_workers_batches_and_redeliveries_leave_the_fold_of_the_topi
     """Two workers get overlapping, redelivered parts of both topics, at once; each keeps a cache that goes stale."""
     chance = random.Random(seed)
     users = [f"user-{n}" for n in range(6)]
-    calm, first, second = shop.worker(cached=0), shop.worker(), shop.worker()
+    calm, first, second = shop.worker(cached_bytes=0), shop.worker(), shop.worker()
     await all_products(calm)
     events = [
         purchase(chance.choice(users), chance.choice(list(TITLES)), NOW - chance.randrange(40 * DAY), order_id="a")
