@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,6 +21,7 @@ from streams.commands.output import print_json
 from streams.settings import load
 
 if TYPE_CHECKING:
+    from deploy.stack import Stack
     from streams.demonstration.portraits import Portrait
     from streams.demonstration.screen import Screen
     from streams.demonstration.shop import Shop
@@ -76,7 +79,7 @@ def _run(directory: Path, *, shoppers: int, workers: int, as_json: bool, kept: b
     with running(load(None, directory), workers=workers, report=screen.note) as stack:
         settings = load(None, directory)  # with where everything listens now
         try:
-            summary = asyncio.run(_perform(settings, shop, screen, started))
+            summary = asyncio.run(_while_running(stack, _perform(settings, shop, screen, started)))
         except KeyboardInterrupt:
             screen.note("stopping everything")
             raise
@@ -84,6 +87,34 @@ def _run(directory: Path, *, shoppers: int, workers: int, as_json: bool, kept: b
             screen.logs(stack.logs)
     screen.close(summary, directory if kept else None)
     return summary
+
+
+async def _while_running(stack: Stack, performance: Coroutine[None, None, Summary]) -> Summary:
+    """The performance, given up as soon as the stack can't be kept running. Raises ServiceFailed then."""
+    from deploy.supervisor import ServiceFailed
+
+    loop = asyncio.get_running_loop()
+    failed: asyncio.Future[None] = loop.create_future()
+
+    def watch() -> None:
+        try:
+            stack.wait()
+        except ServiceFailed as failure:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
+                loop.call_soon_threadsafe(failed.set_exception, failure)
+
+    # Not a thread of the loop's own: that would be waited for, and the stack stops only after the loop.
+    threading.Thread(target=watch, daemon=True).start()
+    performing = asyncio.create_task(performance)
+    try:
+        waited: set[asyncio.Future[Any]] = {performing, failed}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if failed.done():
+            failed.result()
+        return performing.result()
+    finally:
+        performing.cancel()
+        await asyncio.gather(performing, return_exceptions=True)
 
 
 async def _perform(settings: Settings, shop: Shop, screen: Screen, started: float) -> Summary:

@@ -94,7 +94,7 @@ class Stage:
                     watch.result()
                 if sending.done():
                     sending.result()
-                    if track.is_complete:
+                    if track.is_complete and not self.freshness.outstanding:
                         return look
                 if track.stalled_seconds() > STALL_SECONDS:
                     raise Stalled(f"nothing was folded in for {STALL_SECONDS:.0f} s")

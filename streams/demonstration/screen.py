@@ -20,7 +20,7 @@ from rich.text import Text
 
 from sinks.recommendation import Recommendation
 from streams.demonstration.observation import Counted
-from streams.demonstration.performance import Progress
+from streams.demonstration.performance import EVENTS_PER_SECOND, Progress
 from streams.demonstration.portraits import Portrait
 from streams.demonstration.shop import Act, Shop
 from streams.demonstration.summary import Summary
@@ -108,7 +108,8 @@ class Screen:
         texts = summary.texts_encoded + summary.texts_from_cache
         self._console.print(
             f"  From sending an event to reading it in its profile: half within {_ms(summary.freshness_p50_ms)}, 99 of "
-            f"100 within {_ms(summary.freshness_p99_ms)} ({summary.freshness_probes:,} probes). "
+            f"100 within {_ms(summary.freshness_p99_ms)} ({summary.freshness_probes:,} probes, at up to "
+            f"{EVENTS_PER_SECOND:,.0f} events/s). "
             f"{_percent(summary.texts_from_cache / texts if texts else None)} of {texts:,} texts came from the cache."
         )
         self._rule("What next")
