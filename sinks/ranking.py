@@ -24,7 +24,7 @@ _LIKENESS: Final = 0.01  # what likeness is measured in: below it, texts have no
 _LEAST_SIMILARITY: Final = 1e-3
 _NEW: Final = -6.0
 _LIKENESS_WEIGHT_NEW: Final = 0.28
-_BOUGHT: Final = -4.98
+_BOUGHT: Final = -4.26
 _LIKENESS_WEIGHT_BOUGHT: Final = 0.02
 
 
@@ -176,14 +176,19 @@ def _bought(state: ProfileState) -> dict[str, _Bought]:
 
 
 class _Habit:
-    """How likely this person buys a product again, from their own orders: log-odds, without the intercept."""
+    """How likely this person buys a product again, from their own orders: log-odds, without the intercept.
+
+    A person's own rate of repeats counts in full (the recipe has 0.40 of its logarithm), so that the list follows the
+    shop: on online-retail it costs nothing (recall@20 .3011 and .3007), and with all repeats taken out of that data
+    a third of a list was bought before, not three quarters, and it finds twice as much.
+    """
 
     def __init__(self, state: ProfileState, at: int) -> None:
         ledger = state.purchases
         self._at = at
         self._orders = ledger.orders
         repeats = (ledger.repeats + 1.5) / (ledger.later_lines + 10.0)
-        self._person = 0.40 * math.log(repeats) - 0.28 * math.log1p(ledger.orders)
+        self._person = math.log(repeats) - 0.28 * math.log1p(ledger.orders)
 
     def of(self, row: _Bought) -> float:
         recency = row.recency * _ORDER_DECAY ** (self._orders - row.last_order)
