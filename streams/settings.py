@@ -235,7 +235,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     inline_users: Annotated[
         int,
         _is("Batches of at most so many users derive candidates at once; larger ones put it off.", "users", ge=0),
-    ] = 32
+    ] = 8
     writes_in_flight: Annotated[int, _is("Writes under way at once.", "writes", ge=1, le=64)] = 3
     profile_cache: Annotated[int, _is("Memory for profiles just read or written.", "bytes", ge=0)] = 134_217_728
     cached_products: Annotated[int, _is("Products kept in memory.", "products", ge=0)] = 100_000

@@ -66,6 +66,7 @@ STOP_SECONDS: Final = 15.0
 
 TOPIC_CHECK_SECONDS: Final = 1.0
 _SWEPT_AT_ONCE: Final = 512
+_REFRESHED_AT_ONCE: Final = 16  # candidates take milliseconds a user, and events wait meanwhile
 
 
 class WorkerFailed(RuntimeError):
@@ -281,14 +282,15 @@ class _Worker:
                 return
 
     async def _sweep(self) -> None:
-        """Does what was put off, a chunk at a time; beside a busy pipeline only one chunk an interval."""
-        interval, chunk = self._settings.worker.sweep_interval.seconds, self._settings.worker.chunk_users
+        """Does what was put off, a few users at a time; while events come in, it leaves them half of the time."""
+        interval = self._settings.worker.sweep_interval.seconds
         while True:
             ids = await self._profiles.due(self._partitions, _now_ms(), _SWEPT_AT_ONCE) if self._partitions else []
-            for start in range(0, len(ids), chunk):
-                await self._updater.refresh(ids[start : start + chunk])
+            for start in range(0, len(ids), _REFRESHED_AT_ONCE):
+                began = time.monotonic()
+                await self._updater.refresh(ids[start : start + _REFRESHED_AT_ONCE])
                 if self._event_pipeline.busy:
-                    await asyncio.sleep(interval)
+                    await asyncio.sleep(time.monotonic() - began)
             if len(ids) < _SWEPT_AT_ONCE:
                 await asyncio.sleep(interval)
 
