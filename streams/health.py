@@ -111,7 +111,7 @@ class EncoderStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """A part is None where it didn't answer; `problems` says so."""
+    """A part is None where it didn't answer; `problems` says so. Dead letters are no problem: the stream went on."""
 
     healthy: bool
     problems: list[str]
@@ -146,11 +146,6 @@ def _kafka_problems(kafka: KafkaStatus) -> list[str]:
         problems.append(f"Kafka has no topic {', '.join(kafka.missing_topics)}: a worker makes it when it starts")
     if not kafka.members:
         problems.append(f"no worker is in the group {kafka.group}: start `afterglow up` or `afterglow worker`")
-    if kafka.dead_letters:
-        problems.append(
-            f"{kafka.dead_letters:,} events could not be understood: see `afterglow dead-letters`, and send them again "
-            "with `afterglow dead-letters retry`"
-        )
     return problems
 
 

@@ -95,11 +95,12 @@ def afterglow(ctx: click.Context, /, **shared: object) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and exit with its code: one line on standard error where it failed."""
+    """Run the command and exit with its code; where it failed, standard error says why."""
     debug = bool(os.environ.get("AFTERGLOW_DEBUG"))
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    if not debug:  # what goes wrong between us and Kafka is told once, by the command that fails
-        logging.getLogger("afterglow.kafka").setLevel(logging.CRITICAL)
+    if not debug:  # what goes wrong between us and Kafka or Qdrant is told once, by the command that fails
+        for name in ("afterglow.kafka", "sinks.retry"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         code = afterglow.main(args=arguments, prog_name="afterglow", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _complain(message: str) -> None:
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(" ".join(message.split()), err=True)
+    click.echo("\n".join(line.rstrip() for line in message.strip().splitlines()), err=True)
 
 
 def _told(error: Exception) -> str:

@@ -93,5 +93,6 @@ def _of_kafka(kafka: KafkaStatus | None) -> dict[str, str]:
         "kafka": kafka.address,
         "workers": f"{kafka.members:,} in the group {kafka.group}",
         "lag": f"{kafka.lag:,} events",
-        "unread": f"{kafka.dead_letters:,} dead letters",
+        "unread": f"{kafka.dead_letters:,} dead letters"
+        + (", see `afterglow dead-letters`" * bool(kafka.dead_letters)),
     }

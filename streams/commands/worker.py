@@ -24,4 +24,5 @@ def command(settings: Settings) -> None:
         format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s", level=logging.WARNING, force=True
     )
     logging.getLogger("afterglow").setLevel(logging.INFO)
+    logging.getLogger("sinks.retry").setLevel(logging.WARNING)
     run_worker(settings)

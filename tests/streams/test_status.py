@@ -111,7 +111,6 @@ async def test_counts_are_added_up_and_problems_told(both: Settings, client: Asy
     assert [problem.split(":")[0] for problem in status.problems] == [
         "the encoding worker at unix",
         f"no worker is in the group afterglow-{both.generation}",
-        "1 events could not be understood",
     ]
 
 
