@@ -1,4 +1,4 @@
-"""Workers killed in the middle of a run: afterwards every profile is what the undisturbed run makes of the events."""
+"""A worker, Qdrant and the encoding worker killed in the middle of a run: every profile is that of a calm one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -64,28 +65,22 @@ def produce(data_dir: Path, folder: Path, topic: str, *options: str) -> None:
     afterglow(data_dir, "produce", str(folder / f"{topic}.jsonl.gz"), "--topic", topic, *options)
 
 
-def workers_of(process) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and child.cmdline()[-1:] == ["worker"]
-    ]
-
-
 def folded(data_dir: Path) -> tuple[int, int]:
     """Purchases and searches that are in the stored profiles."""
     states = profiles_of(data_dir, USERS).values()
     return sum(state.purchases.events for state in states), sum(state.searches.events for state in states)
 
 
-def kill_a_worker_in_the_middle(process, data_dir: Path, log: Path) -> None:
-    """Once some events have been folded in, and others have not."""
-
-    until(lambda: folded(data_dir)[0] > 500, 120)
-    assert folded(data_dir)[0] < 24_000, "too late to kill anything in the middle"
-    victim = workers_of(process)[0]
-    os.kill(victim.pid, signal.SIGKILL)
-    until(lambda: "is back" in log.read_text(), 120)
+def kill(up: subprocess.Popen[bytes], name: str, log: Path) -> None:
+    """Kills the first process of that name (`worker`, `encoder`, `deploy.qdrant`), and waits until it is back."""
+    victims = [
+        child
+        for child in psutil.Process(up.pid).children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE and name in child.cmdline()
+    ]
+    returned = log.read_text().count("is back")
+    os.kill(victims[0].pid, signal.SIGKILL)
+    until(lambda: log.read_text().count("is back") > returned, 120, log.read_text())
 
 
 def test_profiles_after_a_kill_are_those_of_the_undisturbed_run(tmp_path: Path) -> None:
@@ -103,8 +98,12 @@ def test_profiles_after_a_kill_are_those_of_the_undisturbed_run(tmp_path: Path) 
     with running(rough, "--workers", "2") as process:
         produce(rough, tmp_path, "products", "--wait")
         produce(rough, tmp_path, "purchases")
-        kill_a_worker_in_the_middle(process, rough, rough.with_suffix(".log"))
+        until(lambda: folded(rough)[0] > 500, 120)
+        assert folded(rough)[0] < n_purchases, "too late to kill anything in the middle"
+        kill(process, "worker", rough.with_suffix(".log"))
         produce(rough, tmp_path, "searches")
+        kill(process, "deploy.qdrant", rough.with_suffix(".log"))
+        kill(process, "encoder", rough.with_suffix(".log"))
         produce(rough, tmp_path, "products", "--wait")  # sent again, as producers do
         until(lambda: folded(rough) == (n_purchases, n_searches), 300)
         found = profiles_of(rough, USERS)
