@@ -14,7 +14,6 @@ contiguously from the group's committed offset, and acknowledge them only when i
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,8 +36,6 @@ from streams.dead_letters import DeadLetter
 from streams.events import InvalidEvent, Purchase, Search, check_key, decode_purchase, decode_search
 from streams.profiles import Contribution, FoldEvent, Rules, fold, settle_state, stable_hash
 from streams.records import Record, dead_letter
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +72,7 @@ class _Understood:
     event: Search | Purchase
     query: str  # normalised; empty for a purchase
     vector: Vector | None = None  # of the query, or of the purchase's own title
+    misplaced: InvalidEvent | None = None  # set where the user's ledger is of another partition
 
 
 @dataclass(slots=True)
@@ -162,13 +160,18 @@ class Updater:
     async def apply(self, batch: Batch) -> None:
         """Steps 3 to 6: returns when every user of the batch is stored with all of its events.
 
+        Events in another partition than their user's earlier ones join the batch's dead letters: their offsets say
+        nothing beside those of the ledger, and folding them could lose or double others.
+
         Raises PermanentWriteError, PermanentReadError or StateError where no retry can help; nothing of the batch may
         then be acknowledged.
         """
         await self._insert_titled_products(batch)
         inline = len(batch.events) <= self._refresh.inline_users
         await self._in_chunks(batch.events, refresh=inline)
-        self.figures.events += sum(map(len, batch.events.values()))
+        understood = [event for events in batch.events.values() for event in events]
+        batch.dead += [dead_letter(event.record, event.misplaced) for event in understood if event.misplaced]
+        self.figures.events += len(understood)
         self.figures.dead_letters += len(batch.dead)
 
     async def refresh(self, point_ids: Sequence[str]) -> None:
@@ -254,8 +257,9 @@ class Updater:
             if not mine:
                 continue
             record = mine[0].record
-            steps = [self._fold_event(understood, known) for understood in mine]
-            new += fold(ledger, record.topic_id, record.partition, steps, rules)
+            home = ledger.applied.partition if ledger.applied.topic_id == record.topic_id else record.partition
+            steps = [self._fold_event(understood, known) for understood in mine if _is_at_home(understood, home)]
+            new += fold(ledger, record.topic_id, home, steps, rules)
         return new
 
     def _fold_event(self, understood: _Understood, known: Mapping[str, Vector]) -> FoldEvent:
@@ -355,6 +359,19 @@ class Updater:
         }
         if titled:
             await self._products.insert_provisional(titled)
+
+
+def _is_at_home(understood: _Understood, partition: int) -> bool:
+    """Whether the event is in the partition of its user's ledger; it is marked where it isn't."""
+    found = understood.record.partition
+    understood.misplaced = None
+    if found != partition:
+        understood.misplaced = InvalidEvent(
+            "key",
+            f"was placed in partition {found}, and this user's earlier events in {partition}: all producers must place "
+            "keys alike, as Java's default partitioner does (librdkafka: partitioner=murmur2_random)",
+        )
+    return found == partition
 
 
 def _product_of(event: Search | Purchase) -> str:

@@ -255,8 +255,8 @@ class _Worker:
         )
 
     async def _apply_events(self, batch: Batch) -> None:
-        await self._bury(batch.dead)
         await self._updater.apply(batch)
+        await self._bury(batch.dead)
 
     async def _apply_products(self, batch: ProductBatch) -> None:
         await self._bury(batch.dead)

@@ -280,6 +280,20 @@ async def test_what_cannot_be_understood_is_a_dead_letter_and_the_rest_is_folded
     assert (state.purchases.events, state.purchases.applied.offset) == (2, records[4].offset)
 
 
+async def test_an_event_in_another_partition_than_its_users_is_a_dead_letter_and_loses_nothing(shop: Shop):
+    worker = shop.worker()
+    await fold(worker, purchase("hal", "boots"))
+    stray = purchase("hal", "tent")._replace(partition=3, offset=0)
+    batch = await worker.updater.prepare([stray, purchase("hal", "stove")])
+    await worker.updater.apply(batch)
+    (letter,) = batch.dead
+    assert (letter.partition, letter.offset, letter.field) == (3, 0, "key")
+    assert "partition 3, and this user's earlier events in 0" in letter.reason
+    state = await shop.state_of("hal")
+    assert sorted(state.purchases.keys) == ["pboots", "pstove"]
+    assert state.purchases.applied.partition == 0
+
+
 async def test_a_large_batch_puts_candidates_off_and_the_sweep_makes_them(shop: Shop):
     worker = shop.worker(inline_users=0)
     await all_products(worker)
