@@ -25,28 +25,32 @@ _QUERIES_A_REQUEST = 64
 _REQUESTS_IN_FLIGHT = 2
 
 
+NOT_STORED = 0
+"""The `version` of a product that no point was read of."""
+
 UNSOURCED = ("", -1, -1)
+"""The `source` of a product that is known from purchases alone."""
 
 
 class Product(NamedTuple):
     """A product as it is stored."""
 
     product_id: str
-    version: int
-    title: str
-    brand: str
-    category: str
-    price: float | None
-    kind: str
+    version: int = NOT_STORED
+    title: str = ""
+    brand: str = ""
+    category: str = ""
+    price: float | None = None
+    kind: str = "product"
     """product, content or ad."""
-    available: bool
-    deleted: bool
+    available: bool = False
+    deleted: bool = False
     """The mark of a product that was deleted; never available."""
-    ts: int | None
+    ts: int | None = None
     """ms; when the catalogue said so. None for a product known from purchases alone."""
-    source: tuple[str, int, int]
-    """Topic id, partition and offset of the event it is from; ("", -1, -1) of a product known from purchases alone."""
-    vector: Vector | None
+    source: tuple[str, int, int] = UNSOURCED
+    """Topic id, partition and offset of the event it is from."""
+    vector: Vector | None = None
     """[d] float32, the unit vector of `text`, read-only. None in the mark of a product deleted before it had one."""
 
     @property

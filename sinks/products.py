@@ -9,15 +9,12 @@ from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
-from sinks.catalogue import UNSOURCED, Catalogue, Product
+from sinks.catalogue import Catalogue, Product
 from sinks.connection import timeout_of
 from sinks.identity import PointIds
 from sinks.points import JSON, Vector, product_point, read_vectors
 from sinks.retry import RetryPolicy, until_answered
 from sinks.writes import Write, new_version, write
-
-NOT_STORED = 0
-"""The `version` of a product that no point was read of."""
 
 _TEXT = qdrant.WithVectorsSelector(include=qdrant.VectorsSelector(names=["text"]))
 _NO_PAYLOAD = qdrant.WithPayloadSelector(enable=False)
@@ -77,7 +74,11 @@ class ProductStore:
         said or will say stands. Raises PermanentWriteError.
         """
         known = await self._catalogue.get(titled)
-        new = [_provisional(product_id, *titled[product_id]) for product_id in titled if product_id not in known]
+        new = [
+            Product(product_id, title=title, vector=vector)
+            for product_id, (title, vector) in titled.items()
+            if product_id not in known
+        ]
         # Where somebody else's point is found, that is as good as ours.
         await self.write(new)
 
@@ -118,23 +119,6 @@ class ProductStore:
                 break
             offset = response.next_page_offset
         return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
-
-
-def _provisional(product_id: str, title: str, vector: Vector) -> Product:
-    return Product(
-        product_id=product_id,
-        version=NOT_STORED,
-        title=title,
-        brand="",
-        category="",
-        price=None,
-        kind="product",
-        available=False,
-        deleted=False,
-        ts=None,
-        source=UNSOURCED,
-        vector=vector,
-    )
 
 
 def _payload(product: Product) -> dict[str, JSON | bytes]:

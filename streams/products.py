@@ -16,9 +16,10 @@ import numpy as np
 
 from encoders.client import EncoderClient, TextKind
 from encoders.text import clean
+from sinks.catalogue import NOT_STORED
 from sinks.catalogue import Product as StoredProduct
 from sinks.derivation import Vector
-from sinks.products import NOT_STORED, ProductStore
+from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
 from streams.dead_letters import DeadLetter
 from streams.events import InvalidEvent, Product, check_key, decode_key, decode_product
@@ -125,36 +126,20 @@ def _understand(record: Record) -> StoredProduct:
     source = (record.topic_id, record.partition, record.offset)
     event: Product | None = decode_product(record.value, record.timestamp)
     if event is None:
-        return StoredProduct(
-            product_id=decode_key(record.key),
-            version=NOT_STORED,
-            title="",
-            brand="",
-            category="",
-            price=None,
-            kind="product",
-            available=False,
-            deleted=True,
-            ts=None,
-            source=source,
-            vector=None,
-        )
+        return StoredProduct(decode_key(record.key), deleted=True, source=source)
     check_key(record.key, event)
     if not clean(event.title):
         raise InvalidEvent("title", f"has nothing that could be encoded: {event.title[:40]!r}")
     return StoredProduct(
-        product_id=event.product_id,
-        version=NOT_STORED,
+        event.product_id,
         title=event.title,
         brand=event.brand or "",
         category=event.category or "",
         price=event.price,
         kind=event.kind,
         available=event.available,
-        deleted=False,
         ts=event.ts,
         source=source,
-        vector=None,
     )
 
 
