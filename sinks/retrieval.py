@@ -41,7 +41,7 @@ from sinks.points import JSON, StoredProfile, dense_vector, number_of, read_prof
 from sinks.ranking import RankingRules, texts_of
 from sinks.recommendation import Recommendation, recommend
 from sinks.retry import TRANSIENT, RetryPolicy, describe, until_answered
-from sinks.snapshot import CatalogueSnapshot, read_snapshot
+from sinks.snapshot import CatalogueSnapshot, RecentSnapshot
 
 T = TypeVar("T")
 
@@ -51,9 +51,6 @@ QueryEncoder = Callable[[str], Awaitable[Vector]]
 ATTEMPTS: Final = 3
 SERVING_SECONDS: Final = 30.0
 """How long an answer may go on using a generation and a μ that have been replaced."""
-
-SNAPSHOT_PRODUCTS: Final = 100_000
-"""Most available products that are held in memory to answer for many users: 150 MB at 384 dimensions."""
 
 _DEFAULT_RULES: Final = DerivationRules()
 _USERS_AT_ONCE: Final = 128
@@ -155,6 +152,7 @@ class _Serving(NamedTuple):
     generation: Generation
     rules: DerivationRules
     catalogue: Catalogue
+    snapshots: RecentSnapshot
     mean: Vector
     as_of: float
 
@@ -203,7 +201,6 @@ class AsyncRecommender:
         self._cached_products = cached_products
         self._retry = RetryPolicy(attempts=attempts, on_retry=lambda _: None)
         self._served: _Serving | None = None
-        self._snapshot: tuple[_Serving, CatalogueSnapshot | None] | None = None
         self._serving_lock = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncRecommender:
@@ -372,7 +369,7 @@ class AsyncRecommender:
             asked = None if query is None else await self._vector_of(query, serving)
             ranking = RankingRules(limit, new_only or self._exclude_bought)
             moment = _now_ms() if at is None else at
-            snapshot = await self._snapshot_for(serving, len(user_ids))
+            snapshot = await serving.snapshots.get() if len(user_ids) >= _USERS_WORTH_A_SNAPSHOT else None
             gate = asyncio.Semaphore(_CHUNKS_IN_FLIGHT)
 
             async def chunk(users: Sequence[str]) -> list[RecommendationList | None]:
@@ -406,19 +403,6 @@ class AsyncRecommender:
             for user_id, items, state, taste in zip(known, lists, states, tastes, strict=True)
         }
         return [found.get(user_id) for user_id in user_ids]
-
-    async def _snapshot_for(self, serving: _Serving, users: int) -> CatalogueSnapshot | None:
-        """For many users: the catalogue in memory, at most SERVING_SECONDS old, as μ is."""
-        if users < _USERS_WORTH_A_SNAPSHOT:
-            return None
-        async with self._serving_lock:
-            if self._snapshot is None or self._snapshot[0] is not serving:
-                collection = serving.catalogue.collection
-                self._snapshot = (
-                    serving,
-                    await read_snapshot(self._client, collection, at_most=SNAPSHOT_PRODUCTS, retry=self._retry),
-                )
-            return self._snapshot[1]
 
     async def _tastes(self, serving: _Serving, states: Sequence[ProfileState], moment: int) -> list[Taste]:
         products = await serving.catalogue.get(_product_ids(states))
@@ -481,10 +465,15 @@ class AsyncRecommender:
         vector = np.zeros(generation.model.dimension, np.float32) if mean is None else mean.vector
         if before is not None and before.generation == generation:
             return before._replace(mean=vector, as_of=time.monotonic())
-        catalogue = Catalogue(
-            self._client, products_collection(name), self._ids, cached=self._cached_products, retry=self._retry
+        collection = products_collection(name)
+        return _Serving(
+            generation,
+            _as_folded(self._rules, generation),
+            Catalogue(self._client, collection, self._ids, cached=self._cached_products, retry=self._retry),
+            RecentSnapshot(self._client, collection, retry=self._retry),
+            vector,
+            time.monotonic(),
         )
-        return _Serving(generation, _as_folded(self._rules, generation), catalogue, vector, time.monotonic())
 
     async def _alias_target(self) -> str:
         response = await until_answered(

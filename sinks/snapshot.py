@@ -6,7 +6,10 @@ of matrices costs microseconds a vector. Worth it from a few hundred vectors on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -18,6 +21,11 @@ from qdrant_client import grpc as qdrant
 from sinks.connection import timeout_of
 from sinks.points import Vector, read_vectors
 from sinks.retry import RetryPolicy, until_answered
+
+SNAPSHOT_PRODUCTS: Final = 100_000
+"""Most available products that are held in memory: 150 MB at 384 dimensions."""
+
+MAX_AGE_SECONDS: Final = 30.0
 
 _PAGE: Final = 1024
 _QUERIES_AT_ONCE: Final = 64  # bounds the matrix of similarities [queries, products]
@@ -102,6 +110,42 @@ async def read_snapshot(
         vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
         titles=dict(zip(product_ids, titles, strict=True)),
     )
+
+
+class RecentSnapshot:
+    """A snapshot read when it is asked for, and again when it has become `max_age_seconds` old. Safe for many tasks."""
+
+    def __init__(
+        self,
+        client: AsyncQdrantClient,
+        collection: str,
+        *,
+        at_most: int = SNAPSHOT_PRODUCTS,
+        max_age_seconds: float = MAX_AGE_SECONDS,
+        retry: RetryPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._collection = collection
+        self._at_most = at_most
+        self._max_age = max_age_seconds
+        self._retry = retry or RetryPolicy()
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self._snapshot: CatalogueSnapshot | None = None
+        self._good_until = -math.inf
+
+    async def get(self) -> CatalogueSnapshot | None:
+        """The snapshot; None where there are more than `at_most` products. Raises as `read_snapshot`."""
+        async with self._reading:
+            if self._clock() >= self._good_until:
+                self._snapshot = await read_snapshot(
+                    self._client, self._collection, at_most=self._at_most, retry=self._retry
+                )
+                # A catalogue that is too large stays so: to find out costs reading `at_most` products.
+                age = self._max_age if self._snapshot is not None else 20 * self._max_age
+                self._good_until = self._clock() + age
+            return self._snapshot
 
 
 def _best(scores: NDArray[np.float32], limit: int) -> NDArray[np.int64]:

@@ -54,7 +54,7 @@ class CatalogueUpdater:
         encoder: EncoderClient,
         settle: Callable[[Sequence[str]], Awaitable[None]],
     ) -> None:
-        """`settle` does what the profiles of these point ids wait for: `Updater.refresh`."""
+        """`settle` folds in what the profiles of these point ids wait for: `Updater.settle`."""
         self._products = products
         self._profiles = profiles
         self._encoder = encoder

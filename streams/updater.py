@@ -17,6 +17,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from sinks.products import ProductStore
 from sinks.profiles import Held, ProfileStore
 from sinks.ranking import RankingRules, texts_of
 from sinks.recommendation import Recommendation, recommend
+from sinks.snapshot import CatalogueSnapshot
 from sinks.writes import Write, new_version
 from streams.dead_letters import DeadLetter
 from streams.events import InvalidEvent, Purchase, Search, check_key, decode_purchase, decode_search
@@ -73,6 +75,13 @@ class _Understood:
     query: str  # normalised; empty for a purchase
     vector: Vector | None = None  # of the query, or of the purchase's own title
     misplaced: InvalidEvent | None = None  # set where the user's ledger is of another partition
+
+
+class _Plan(NamedTuple):
+    """Whether a profile's candidates are derived with this write, and when what is put off is due (ms)."""
+
+    derive_now: bool
+    due: int | None
 
 
 @dataclass(slots=True)
@@ -174,28 +183,44 @@ class Updater:
         self.figures.events += len(understood)
         self.figures.dead_letters += len(batch.dead)
 
-    async def refresh(self, point_ids: Sequence[str]) -> None:
-        """Does what was put off for these profiles: settles products that are known now, derives candidates anew.
+    async def settle(self, point_ids: Sequence[str]) -> None:
+        """Folds in, for these profiles, the products they waited for that are known now.
 
-        Safe for profiles whose partition another worker owns: the writes are conditional like any other.
+        Safe for profiles whose partition another worker owns: the writes are conditional like any other. Where they
+        are many, their candidates are put off.
         """
-        await self._in_chunks({id_: [] for id_ in point_ids}, refresh=True)
+        await self._in_chunks({id_: [] for id_ in point_ids}, refresh=len(point_ids) <= self._refresh.inline_users)
+
+    async def refresh(self, point_ids: Sequence[str], snapshot: CatalogueSnapshot | None = None) -> None:
+        """Does what was put off for these profiles: settles, and derives candidates anew. As safe as `settle`.
+
+        A `snapshot` is looked in for what is near, instead of asking Qdrant.
+        """
+        await self._in_chunks({id_: [] for id_ in point_ids}, refresh=True, snapshot=snapshot)
         self.figures.refreshed += len(point_ids)
 
-    async def _in_chunks(self, users: Mapping[str, list[_Understood]], *, refresh: bool) -> None:
+    async def _in_chunks(
+        self,
+        users: Mapping[str, list[_Understood]],
+        *,
+        refresh: bool,
+        snapshot: CatalogueSnapshot | None = None,
+    ) -> None:
         waiting = list(users.items())
         chunks = [
             dict(waiting[start : start + self._chunk_users]) for start in range(0, len(waiting), self._chunk_users)
         ]
         async with asyncio.TaskGroup() as tasks:
             for chunk in chunks:
-                tasks.create_task(self._until_written(chunk, refresh=refresh))
+                tasks.create_task(self._until_written(chunk, refresh, snapshot))
 
-    async def _until_written(self, users: dict[str, list[_Understood]], *, refresh: bool) -> None:
+    async def _until_written(
+        self, users: dict[str, list[_Understood]], refresh: bool, snapshot: CatalogueSnapshot | None
+    ) -> None:
         """Steps 3 to 5 for one chunk of users, again for those of whom somebody else has written meanwhile."""
         async with self._in_flight:
             while users:
-                writes = await self._fold(users, refresh=refresh)
+                writes = await self._fold(users, refresh, snapshot)
                 outcome = await self._profiles.write(writes)
                 mine = sum(outcome)
                 self.figures.profiles_written += mine
@@ -203,31 +228,36 @@ class Updater:
                 redo = [write.id for (write, _), written in zip(writes, outcome, strict=True) if not written]
                 users = {id_: users[id_] for id_ in redo}
 
-    async def _fold(self, users: Mapping[str, list[_Understood]], *, refresh: bool) -> list[tuple[Write, Held]]:
+    async def _fold(
+        self, users: Mapping[str, list[_Understood]], refresh: bool, snapshot: CatalogueSnapshot | None
+    ) -> list[tuple[Write, Held]]:
         """Step 3: each user's state as read, folded on. A user for whom nothing is new is not written."""
         held = await self._profiles.load(list(users))
         states = {id_: held[id_].decoded() for id_ in users}
         known = await self._vectors_of(users, states)
         changed: list[str] = []
-        waited: dict[str, set[str]] = {}
+        plans: list[_Plan] = []
+        now = self._clock()
         for id_, state in states.items():
-            waited[id_] = state.pending
+            waited = state.pending
             settled = settle_state(state, known, self._rules)
             folded = self._fold_user(state, users[id_], known)
             if folded or settled or (refresh and held[id_].due is not None):
                 changed.append(id_)
+                moved = settled or _moved(held[id_], state) >= self._refresh.move
+                waits_anew = not state.pending <= waited
+                plans.append(self._plan(held[id_], moved, waits_anew, now, refresh=refresh))
         if not changed:
             return []
-        now = self._clock()
         tastes = derive([states[id_] for id_ in changed], known, self.mean, now, self._derivation)
-        plans = [self._plan(held[id_], states[id_], waited[id_], now, refresh=refresh) for id_ in changed]
-        anew = [row for row, (derive_now, _) in enumerate(plans) if derive_now]
+        anew = [row for row, plan in enumerate(plans) if plan.derive_now]
         found = await recommend(
             self._catalogue,
             [states[changed[row]] for row in anew],
             [tastes[row] for row in anew],
             self.mean,
             self._ranking,
+            snapshot=snapshot,
         )
         fresh = dict(zip(anew, found, strict=True))
         titles = await self._titles_of(tastes)
@@ -238,7 +268,7 @@ class Updater:
                 states[id_],
                 tastes[row],
                 titles,
-                plans[row][1],
+                plans[row].due,
                 now if row in fresh else None,
                 fresh.get(row),
             )
@@ -296,24 +326,21 @@ class Updater:
         wanted = {key[1:] for taste in tastes for interest in taste.interests for key in interest.keys[:3]}
         return {product_id: product.title for product_id, product in (await self._catalogue.get(wanted)).items()}
 
-    def _plan(
-        self, held: Held, state: ProfileState, waited: set[str], now: int, *, refresh: bool
-    ) -> tuple[bool, int | None]:
-        """Whether to derive the candidates now, and otherwise when they are due.
+    def _plan(self, held: Held, moved: bool, waits_anew: bool, now: int, *, refresh: bool) -> _Plan:
+        """Whether to derive the candidates now, and when what is put off is due.
 
         A profile with products newly pending is due at once: the product may have come between the look-up and this
         write, when nobody could find who waits. Looking once more after the write closes the gap, since from then on
         the products agent finds the profile.
         """
-        waits_anew = not state.pending <= waited
-        moved = _moved(held, state) >= self._refresh.move
         overdue = held.due is not None and held.due <= now
         if not moved and not overdue and not waits_anew:
-            return False, held.due
+            return _Plan(derive_now=False, due=held.due)
         may = now if held.made_at is None else max(now, held.made_at + self._refresh.interval_ms)
-        if refresh and may <= now:
-            return True, now if waits_anew else None
-        return False, now if waits_anew else may
+        derive_now = refresh and may <= now
+        if waits_anew:
+            return _Plan(derive_now, due=now)
+        return _Plan(derive_now, due=None if derive_now else may)
 
     def _write(
         self,

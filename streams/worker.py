@@ -44,6 +44,7 @@ from sinks.ledgers import StateError
 from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
 from sinks.retry import PermanentSinkError
+from sinks.snapshot import RecentSnapshot
 from sinks.writes import new_version
 from streams.app import create_app
 from streams.dead_letters import DeadLetter
@@ -67,6 +68,7 @@ STOP_SECONDS: Final = 15.0
 TOPIC_CHECK_SECONDS: Final = 1.0
 _SWEPT_AT_ONCE: Final = 512
 _REFRESHED_AT_ONCE: Final = 16  # candidates take milliseconds a user, and events wait meanwhile
+_WORTH_A_SNAPSHOT: Final = 64  # users whose candidates are due
 
 
 class WorkerFailed(RuntimeError):
@@ -167,6 +169,7 @@ class _Worker:
             cached=settings.worker.cached_products,
             replicated=self._replicated,
         )
+        self._snapshots = RecentSnapshot(self._client, products_collection(name))
         self._product_store = ProductStore(self._client, catalogue, ids, replicated=self._replicated)
         self._updater = Updater(
             searches_topic=settings.topics.searches,
@@ -188,7 +191,7 @@ class _Worker:
             products=self._product_store,
             profiles=self._profiles,
             encoder=self._encoder,
-            settle=self._updater.refresh,
+            settle=self._updater.settle,
         )
         batch_events, linger = settings.worker.batch_events, settings.worker.linger.seconds
         self._event_pipeline: Pipeline[EventT[bytes], Batch] = Pipeline(
@@ -286,9 +289,10 @@ class _Worker:
         interval = self._settings.worker.sweep_interval.seconds
         while True:
             ids = await self._profiles.due(self._partitions, _now_ms(), _SWEPT_AT_ONCE) if self._partitions else []
+            snapshot = await self._snapshots.get() if len(ids) >= _WORTH_A_SNAPSHOT else None
             for start in range(0, len(ids), _REFRESHED_AT_ONCE):
                 began = time.monotonic()
-                await self._updater.refresh(ids[start : start + _REFRESHED_AT_ONCE])
+                await self._updater.refresh(ids[start : start + _REFRESHED_AT_ONCE], snapshot)
                 if self._event_pipeline.busy:
                     await asyncio.sleep(time.monotonic() - began)
             if len(ids) < _SWEPT_AT_ONCE:

@@ -93,7 +93,7 @@ class Shop:
         )
         updater.mean = np.zeros(DIMENSION, np.float32)
         catalogue_updater = CatalogueUpdater(
-            products=products, profiles=profiles, encoder=self.encoder, settle=updater.refresh
+            products=products, profiles=profiles, encoder=self.encoder, settle=updater.settle
         )
         return Worker(profiles, updater, catalogue_updater)
 
