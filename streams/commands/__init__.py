@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "search": ("streams.commands.search", "Find products by a text."),
     "similar": ("streams.commands.similar", "Find users of a like taste."),
     "status": ("streams.commands.status", "Show lag, events folded in, generation, model, health."),
+    "verify": ("streams.commands.verify", "Compare every stored profile with the events it comes from."),
     "topics": ("streams.commands.topics", "Show the topics: partitions, offsets, retention."),
     "dead-letters": ("streams.commands.dead_letters", "List events that were not understood, or send them again."),
     "settings": ("streams.commands.settings", "Show every setting, its value, and where that came from."),

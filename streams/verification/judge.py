@@ -1,0 +1,526 @@
+"""Every user's profile against the log: one partition of searches and purchases after the other.
+
+It runs on a live system. The offsets that the workers have committed are read first, then a partition's profiles,
+then its log as far as it reaches by then; each ledger is judged by the events up to its own `applied`, and what was
+committed before has to be in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from encoders.client import EncoderClient, EncoderError, TextKind
+from sinks.catalogue import Catalogue
+from sinks.collections import products_collection, profiles_collection, read_generation, read_mean
+from sinks.connection import connect
+from sinks.derivation import DerivationRules, Vector, derive
+from sinks.identity import PointIds
+from sinks.ledgers import Ledger, ProfileState, decode_state
+from sinks.points import StoredProfile
+from streams.kafka import answered, connect_admin
+from streams.profiles import FoldRules
+from streams.rules import derivation_rules, refresh_rules
+from streams.secret import read_secret
+from streams.settings import Settings
+from streams.topics import Topic, committed_offsets, describe, end_offsets, first_offsets
+from streams.verification.comparison import Unexplained, compare_ledger, compare_readers_view, has_these_interests
+from streams.verification.log import EventLog, ProductTexts, Reader, Weights
+from streams.verification.recomputation import Event, recompute
+from streams.verification.stored import PAGE, StoredProfiles
+
+ENCODER_SECONDS: Final = 60.0
+SETTLE_SECONDS: Final = 30.0
+"""How long a profile may still wait for a product that has just become known."""
+
+LISTED: Final = 20
+"""Users whose differences are told one by one, the worst first."""
+
+_EVERYBODY: Final = "~"  # after every id
+
+
+class Unverifiable(RuntimeError):
+    """There is nothing to judge the profiles by; the text says what is missing."""
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One user's profile that is not what the log says. `events` is by how many events it is off."""
+
+    point: str
+    events: int
+    what: list[str]
+    user: str | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What was compared, and what came out. `differences` are the worst, `different` counts all of them.
+
+    `not_comparable` counts, by reason, the ledgers of which a part can't be judged by the log.
+    """
+
+    generation: str
+    users: int
+    events: int
+    different: int
+    differences: list[Difference]
+    not_comparable: dict[str, int]
+    not_understood: int
+    seconds: float
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Records read of those that were there at the start, and users judged."""
+
+    records: int
+    of: int
+    users: int
+
+
+def verify(
+    settings: Settings, *, sample: int | None = None, report: Callable[[Progress], None] = lambda _: None
+) -> Verdict:
+    """Judges the profiles of the settings' generation; of `sample` users, chosen by hash, or of all. Changes nothing.
+
+    The rules of the fold are those that the generation was made with. Raises Unverifiable, NoSecret, KafkaUnreachable,
+    PermanentReadError and StateError.
+    """
+    return asyncio.run(_verify(settings, sample, report))
+
+
+async def _verify(settings: Settings, sample: int | None, report: Callable[[Progress], None]) -> Verdict:
+    qdrant = settings.qdrant
+    client = connect(
+        qdrant.address,
+        api_key=qdrant.api_key.reveal() or None,
+        tls=qdrant.tls,
+        timeout_seconds=qdrant.timeout.seconds,
+    )
+    encoder = EncoderClient(settings.encoder_address)
+    replicated = qdrant.replication_factor > 1
+    try:
+        ids = PointIds(read_secret(settings.secret_file))
+        generation = await read_generation(client, settings.generation)
+        if generation is None:
+            raise Unverifiable(f"Qdrant at {qdrant.address} has no generation {settings.generation!r}")
+        if generation.secret_fingerprint != ids.fingerprint:
+            raise Unverifiable(
+                f"the point ids of generation {generation.name!r} were made with the secret of fingerprint "
+                f"{generation.secret_fingerprint}, and {settings.secret_file} has {ids.fingerprint}"
+            )
+        await _require_model(encoder, generation.model.identity, settings)
+        mean = await read_mean(client, generation.name, replicated=replicated)
+        name = generation.name
+        judge = _Judge(
+            settings,
+            fold=generation.fold,
+            stored=StoredProfiles(client, profiles_collection(name), replicated=replicated),
+            catalogue=Catalogue(
+                client,
+                products_collection(name),
+                ids,
+                cached=settings.worker.cached_products,
+                replicated=replicated,
+            ),
+            encoder=encoder,
+            ids=ids,
+            mean=np.zeros(generation.model.dimension, np.float32) if mean is None else mean.vector,
+            report=report,
+        )
+        return await judge.run(sample)
+    finally:
+        await client.close()
+        await encoder.close()
+
+
+async def _require_model(encoder: EncoderClient, identity: str, settings: Settings) -> None:
+    try:
+        async with asyncio.timeout(ENCODER_SECONDS):
+            found = await encoder.describe()
+    except (TimeoutError, EncoderError) as error:
+        raise Unverifiable(
+            f"the encoding worker at {settings.encoder_address} does not answer, and sums can't be recomputed without "
+            f"vectors ({error or 'time is up'}): start `afterglow up` or `afterglow encoder`"
+        ) from None
+    if found.identity != identity:
+        raise Unverifiable(
+            f"the encoding worker has the model {found.name} ({found.identity}), and generation "
+            f"{settings.generation!r} was made with {identity}: start it with the latter (encoder.model)"
+        )
+
+
+class _Rules(NamedTuple):
+    searches: FoldRules
+    purchases: FoldRules
+
+
+class _Task(NamedTuple):
+    """One ledger to be judged by these events."""
+
+    point: str
+    ledger: Ledger
+    events: list[Event]
+    side: int  # 0: searches, 1: purchases
+    is_of_another_partition: bool  # than the user's other ledger
+
+
+class _Findings:
+    """What was found, by user."""
+
+    def __init__(self) -> None:
+        self.differences: dict[str, list[str]] = defaultdict(list)
+        self.events: Counter[str] = Counter()
+        self.unexplained: dict[str, list[Unexplained]] = defaultdict(list)
+        self.names: dict[str, str] = {}
+        self.not_comparable: Counter[str] = Counter()
+        self.waiting: dict[str, set[str]] = {}  # for products that are known, although nothing is due
+
+    def add(self, point: str, what: str, events: int = 0) -> None:
+        self.differences[point].append(what)
+        self.events[point] += events
+
+    def is_about(self, point: str) -> bool:
+        return point in self.differences or point in self.unexplained or point in self.waiting
+
+
+class _Judge:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        fold: Mapping[str, object],
+        stored: StoredProfiles,
+        catalogue: Catalogue,
+        encoder: EncoderClient,
+        ids: PointIds,
+        mean: Vector,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self._settings = settings
+        self._stored = stored
+        self._catalogue = catalogue
+        self._encoder = encoder
+        self._ids = ids
+        self._mean = mean.astype(np.float32)
+        self._report = report
+        self._rules, self._weights = _recorded(fold)
+        self._derivation: DerivationRules = derivation_rules(settings)
+        self._refresh = refresh_rules(settings)
+        self._names = (settings.topics.searches, settings.topics.purchases)
+        self._topics: dict[str, Topic] = {}
+        self._committed: dict[tuple[str, int], int] = {}
+        self._found = _Findings()
+        self._titles: dict[str, set[str]] = {}
+        self._records = self._of = self._users = self._events = self._not_understood = 0
+        # Users whose two ledgers are of different partitions, where producers place keys unlike: (point, topic).
+        self._elsewhere: dict[tuple[str, str], int] = {}
+        self._judged_there: set[tuple[str, str]] = set()
+
+    async def run(self, sample: int | None) -> Verdict:
+        began = time.monotonic()
+        await asyncio.to_thread(self._look_at_topics)
+        last_point = _EVERYBODY
+        if sample is not None:
+            last_point = await self._stored.point_of_rank(sample) or _EVERYBODY
+        for partition in range(max(topic.partitions for topic in self._topics.values())):
+            await self._judge_partition(partition, last_point)
+        for (point, topic), partition in self._elsewhere.items():
+            self._found.add(
+                point, f"{topic}: the ledger is of partition {partition}, which has none of the user's events"
+            )
+        await self._look_again_at_waiting()
+        await self._explain_sums()
+        return self._verdict(time.monotonic() - began)
+
+    def _look_at_topics(self) -> None:
+        settings = self._settings
+        admin = connect_admin(settings.kafka)
+        topics = answered(lambda: describe(admin, self._names), settings.kafka)
+        if missing := [name for name in self._names if name not in topics]:
+            raise Unverifiable(f"Kafka has no topic {' and no '.join(missing)}")
+        first = answered(lambda: first_offsets(admin, topics), settings.kafka)
+        if gone := [f"{topic} {partition} before {at:,}" for (topic, partition), at in sorted(first.items()) if at > 0]:
+            raise Unverifiable(
+                "profiles can't be recomputed from a log whose beginning is gone (retention, or records deleted): "
+                f"topic, partition, and what is missing: {'; '.join(gone)}. Profiles keep what they are; topics made "
+                "by Afterglow keep everything (topics.retention)"
+            )
+        group = f"afterglow-{settings.generation}"
+        self._committed = answered(lambda: committed_offsets(settings.kafka, group, topics), settings.kafka)
+        self._of = sum(answered(lambda: end_offsets(admin, topics), settings.kafka).values())
+        self._topics = topics
+
+    async def _judge_partition(self, partition: int, last_point: str) -> None:
+        states: dict[str, bytes] = {}
+        async for page in self._stored.of_partition(partition, last_point):
+            await self._judge_readers_view(page)
+            states |= {profile.id: profile.state for profile in page}
+        with ExitStack() as stack:
+            logs, readers = [], []
+            for side, topic in enumerate(self._names):
+                if partition >= self._topics[topic].partitions:
+                    continue
+                readers.append(stack.enter_context(Reader(self._settings.kafka, topic, partition)))
+                logs.append(
+                    EventLog(
+                        searches=side == 0,
+                        weights=self._weights,
+                        user_point=self._ids.user,
+                        last_point=last_point,
+                        titles=self._titles,
+                    )
+                )
+            ends = await asyncio.to_thread(self._ends, partition)
+            for log, reader in zip(logs, readers, strict=True):
+                await asyncio.to_thread(reader.read, ends[reader.topic], log.take, self._count)
+            of_users = [dict(zip(log.points, range(len(log.points)), strict=True)) for log in logs]
+            users = {point for log in logs for point in log.points}
+            # Other profiles of these users: in another partition by their other ledger, or newer than the look above.
+            others = await self._stored.get(sorted(users - states.keys()))
+            for start in range(0, len(others), PAGE):
+                page = [profile for profile in others[start : start + PAGE] if profile.partition == partition]
+                await self._judge_readers_view(page)
+            states |= {profile.id: profile.state for profile in others}
+            reached = [decode_state(profile.state) for profile in others]
+            for side, (log, reader) in enumerate(zip(logs, readers, strict=True)):
+                at = [state[side].applied for state in reached]
+                until = max((applied.offset + 1 for applied in at if applied.partition == partition), default=0)
+                await asyncio.to_thread(reader.read, until, log.take, self._count)
+        for point in sorted(states.keys() - users):
+            self._found.add(point, "a profile that the log knows nothing of")
+        for log in logs:
+            self._not_understood += log.not_understood
+        waiting = sorted(users | states.keys())
+        for start in range(0, len(waiting), PAGE):
+            chunk = waiting[start : start + PAGE]
+            await self._judge_users(partition, chunk, states, logs, of_users)
+            self._tell()
+
+    def _ends(self, partition: int) -> dict[str, int]:
+        admin = connect_admin(self._settings.kafka)
+        ends = answered(lambda: end_offsets(admin, self._topics), self._settings.kafka)
+        return {topic: end for (topic, at), end in ends.items() if at == partition}
+
+    async def _judge_users(
+        self,
+        partition: int,
+        points: Sequence[str],
+        states: Mapping[str, bytes],
+        logs: Sequence[EventLog],
+        of_users: Sequence[Mapping[str, int]],
+    ) -> None:
+        tasks: list[_Task] = []
+        for point in points:
+            state = decode_state(states[point]) if point in states else ProfileState(Ledger(), Ledger())
+            self._users += point in states and _home(state) == partition
+            for side, log in enumerate(logs):
+                user = of_users[side].get(point)
+                if user is not None:
+                    self._found.names[point] = log.names[user]
+                task = self._task(point, state, log, user, side, partition, missing=point not in states)
+                if task is not None:
+                    tasks.append(task)
+        await self._compare(tasks)
+        for point in points:
+            if not self._found.is_about(point):
+                self._found.names.pop(point, None)
+
+    def _task(
+        self,
+        point: str,
+        state: ProfileState,
+        log: EventLog,
+        user: int | None,
+        side: int,
+        partition: int,
+        *,
+        missing: bool,
+    ) -> _Task | None:
+        """What the ledger is to be judged by; None where that is for another partition, or shown by offsets alone."""
+        topic, ledger = self._names[side], state[side]
+        applied = ledger.applied
+        offsets = np.zeros(0, np.int64) if user is None else log.offsets_of(user)
+        committed = self._committed.get((topic, partition), 0)
+        is_here = applied.topic_id == self._topics[topic].id
+        if is_here and applied.partition != partition:
+            if user is None:
+                self._elsewhere[point, topic] = applied.partition
+            else:
+                self._found.not_comparable[f"{topic}: events in another partition than the user's first"] += 1
+            return None
+        lost = int(((offsets < committed) & (offsets > (applied.offset if is_here else -1))).sum())
+        if lost and missing:
+            self._found.add(point, f"{topic}: no profile, but {lost} events below the committed offset", lost)
+        elif lost:
+            self._found.add(
+                point, f"{topic}: {lost} events beyond `applied` are below the committed offset {committed}", lost
+            )
+        if not is_here:
+            if ledger.events:
+                self._found.not_comparable[f"{topic}: folded from an earlier topic of that name"] += 1
+            return None
+        if applied.offset not in offsets:
+            self._found.add(point, f"{topic}: `applied` is offset {applied.offset}, which is no event of the user", 1)
+        events = [] if user is None else log.events_of(user, applied.offset)
+        return _Task(point, ledger, events, side, _home(state) != partition)
+
+    async def _compare(self, tasks: Sequence[_Task]) -> None:
+        expected = [recompute(task.events, self._rules[task.side]) for task in tasks]
+        vectors = await self._vectors({name for one in expected for name in one.long})
+        for task, wanted in zip(tasks, expected, strict=True):
+            self._events += len(task.events)
+            if task.is_of_another_partition:
+                self._judged_there.add((task.point, self._names[task.side]))
+            told = compare_ledger(task.ledger, wanted, vectors, self._rules[task.side], self._names[task.side])
+            for what in told.differences:
+                self._found.add(task.point, what)
+            self._found.events[task.point] += told.events
+            if told.unexplained:
+                self._found.unexplained[task.point] += told.unexplained
+
+    async def _judge_readers_view(self, profiles: Sequence[StoredProfile]) -> None:
+        states = [decode_state(profile.state) for profile in profiles]
+        wanted = {key[1:] for state in states for ledger in state for key in ledger.keys if key[0] == "p"}
+        for state in states:
+            wanted |= state.pending
+        products = await self._catalogue.get(wanted)
+        vectors = {id_: product.vector for id_, product in products.items() if product.vector is not None}
+        now = derive(states, vectors, self._mean, time.time_ns() // 1_000_000, self._derivation)
+        newest = derive(states, vectors, self._mean, 0, self._derivation)
+        for profile, state, taste, first in zip(profiles, states, now, newest, strict=True):
+            for what in compare_readers_view(profile, state, taste, first, self._refresh, self._derivation):
+                self._found.add(profile.id, what)
+            if not has_these_interests(profile, taste):
+                self._found.not_comparable["interests of an earlier catalogue"] += 1
+            known = state.pending & vectors.keys()
+            if known and profile.due is None:
+                self._found.waiting[profile.id] = known
+
+    async def _vectors(self, names: Iterable[str]) -> dict[str, Vector]:
+        """Of queries ("q" + text) and titles ("t" + text) from the encoding worker, of products from the catalogue."""
+        by_kind: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            by_kind[name[0]].append(name[1:])
+        found: dict[str, Vector] = {}
+        for letter, kind in (("q", TextKind.QUERY), ("t", TextKind.PRODUCT)):
+            if texts := by_kind[letter]:
+                rows = await self._encoder.encode(texts, kind)
+                found |= {letter + text: row for text, row in zip(texts, rows, strict=True)}
+        for product_id, product in (await self._catalogue.get(by_kind["p"])).items():
+            if product.vector is not None:
+                found["p" + product_id] = product.vector
+        return found
+
+    async def _look_again_at_waiting(self) -> None:
+        """Whoever waits for a known product is settled in a moment, or was forgotten."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while waiting := self._found.waiting:
+            now = {profile.id: profile for profile in await self._stored.get(list(waiting))}
+            still = {
+                point: products & set(now[point].pending)
+                for point, products in waiting.items()
+                if point in now and now[point].due is None
+            }
+            self._found.waiting = {point: products for point, products in still.items() if products}
+            if time.monotonic() >= deadline:
+                break
+            await asyncio.sleep(0.5)
+        for point, products in self._found.waiting.items():
+            self._found.add(point, f"waits for {min(products)!r}, which is known, and nothing is due")
+
+    async def _explain_sums(self) -> None:
+        """A sum holds the vector that a product had when it was bought, and the catalogue the one it has now."""
+        if not self._found.unexplained:
+            return
+        texts = ProductTexts()
+        topic_id = await asyncio.to_thread(self._read_products, texts)
+        for point, sums in self._found.unexplained.items():
+            products = await self._catalogue.read(sorted({id_ for sum_ in sums for id_ in sum_.coefficients}))
+            revised = {
+                id_
+                for id_, product in products.items()
+                if product.source[0] not in ("", topic_id)
+                or texts.may_have_changed(id_, product.text, product.source[1:], self._titles.get(id_, ()))
+            }
+            for sum_ in sums:
+                room = 2.0 * sum(weight for id_, weight in sum_.coefficients.items() if id_ in revised)
+                if sum_.residual <= room * (1.0 + 1e-5):
+                    self._found.not_comparable["a sum with a product whose text may have changed since"] += 1
+                else:
+                    self._found.add(point, sum_.text)
+
+    def _read_products(self, texts: ProductTexts) -> str:
+        settings = self._settings
+        name = settings.topics.products
+        admin = connect_admin(settings.kafka)
+        topics = answered(lambda: describe(admin, [name]), settings.kafka)
+        for (_, partition), end in answered(lambda: end_offsets(admin, topics), settings.kafka).items():
+            with Reader(settings.kafka, name, partition) as reader:
+                reader.read(end, texts.take)
+        return topics[name].id if name in topics else ""
+
+    def _count(self, records: int) -> None:
+        self._records += records
+        self._tell()
+
+    def _tell(self) -> None:
+        self._report(Progress(self._records, self._of, self._users))
+
+    def _verdict(self, seconds: float) -> Verdict:
+        found = self._found
+        worst = sorted(
+            found.differences, key=lambda point: (-found.events[point], -len(found.differences[point]), point)
+        )
+        return Verdict(
+            generation=self._settings.generation,
+            users=self._users,
+            events=self._events,
+            different=len(worst),
+            differences=[
+                Difference(
+                    point=point,
+                    events=found.events[point],
+                    what=found.differences[point],
+                    user=found.names.get(point),
+                )
+                for point in worst[:LISTED]
+            ],
+            not_comparable=dict(found.not_comparable),
+            not_understood=self._not_understood,
+            seconds=seconds,
+        )
+
+
+def _home(state: ProfileState) -> int:
+    """The partition that a profile is filed under."""
+    return max(ledger.applied.partition for ledger in state)
+
+
+def _recorded(fold: Mapping[str, object]) -> tuple[_Rules, Weights]:
+    """The rules and weights that a generation was made with, from its record."""
+
+    def number(name: str) -> float:
+        value = fold.get(name)
+        if not isinstance(value, int | float):
+            raise Unverifiable(f"the generation's record says nothing of {name}: it is of another version")
+        return float(value)
+
+    def rules(history: str) -> FoldRules:
+        return FoldRules(
+            half_life_long_ms=number("half_life_long_ms"),
+            half_life_short_ms=number("half_life_short_ms"),
+            history=int(number(history)),
+            event_id_memory=int(number("event_id_memory")),
+            pending=int(number("pending")),
+        )
+
+    return (
+        _Rules(rules("history_searches"), rules("history_purchases")),
+        Weights(number("weight_search"), number("weight_click"), number("weight_purchase")),
+    )

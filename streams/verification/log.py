@@ -1,0 +1,244 @@
+"""One partition of a topic of users' events, read from its start into columns: some fifty bytes an event.
+
+A plain consumer is assigned the partition: it joins no group, and commits nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from types import TracebackType
+from typing import Final, NamedTuple
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from numpy.typing import NDArray
+
+from encoders.text import clean, normalise
+from streams.events import InvalidEvent, Search, check_key, decode_product, decode_purchase, decode_search
+from streams.kafka import client_config
+from streams.settings import Kafka
+from streams.verification.recomputation import Contribution, Event
+
+_AT_ONCE: Final = 5000
+_POLL_SECONDS: Final = 1.0
+_NONE: Final = -1
+
+
+class Weights(NamedTuple):
+    """What one event of each kind weighs."""
+
+    search: float
+    click: float
+    purchase: float
+
+
+class Reader:
+    """Reads one partition of one topic, on and on; a context manager."""
+
+    def __init__(self, kafka: Kafka, topic: str, partition: int) -> None:
+        config = {
+            **client_config(kafka),
+            "group.id": "afterglow-verify",  # required, and never joined
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+        }
+        self.topic, self.partition = topic, partition
+        self.position = 0
+        self._consumer = Consumer(config)
+        self._consumer.assign([TopicPartition(topic, partition, 0)])
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._consumer.close()
+
+    def read(self, until: int, take: Callable[[Message], None], report: Callable[[int], None] = lambda _: None) -> None:
+        """Hands over every record from where it stands up to offset `until`, exclusive. Raises KafkaException."""
+        while self.position < until:
+            before = self.position
+            for message in self._consumer.consume(_AT_ONCE, _POLL_SECONDS):
+                error = message.error()
+                offset = message.offset()
+                if error is None:
+                    take(message)
+                    assert offset is not None
+                    self.position = offset + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    # Nothing lies before `offset`: what is missing there was compacted away, or no record.
+                    self.position = max(self.position, offset or 0)
+                elif not error.retriable():
+                    raise KafkaException(error)
+            report(self.position - before)
+
+
+class EventLog:
+    """The understood events of one partition of searches or purchases, of the users who are wanted."""
+
+    def __init__(
+        self,
+        *,
+        searches: bool,
+        weights: Weights,
+        user_point: Callable[[str], str],
+        last_point: str,
+        titles: dict[str, set[str]],
+    ) -> None:
+        """`user_point` gives a user's point id; users beyond `last_point` are left out. What purchases call products
+        is added to `titles` (by product id), those of everybody.
+        """
+        self._searches = searches
+        self._weights = weights
+        self._user_point = user_point
+        self._last_point = last_point
+        self._titles = titles
+        self._codes: dict[bytes, int] = {}  # of users by key
+        self.points: list[str] = []  # of users, by code
+        self.names: list[str] = []  # of users, by code
+        self._text_codes: dict[str, int] = {}
+        self._texts: list[str] = []  # keys and names of vectors, by code
+        self._user, self._key, self._vector, self._click = array("i"), array("i"), array("i"), array("i")
+        self._offset, self._ts = array("q"), array("q")
+        self._order, self._event_id = array("Q"), array("Q")
+        self._bounds: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self.not_understood = 0
+
+    def __len__(self) -> int:
+        return len(self._user)
+
+    def take(self, message: Message) -> None:
+        key, value, offset = message.key(), message.value(), message.offset()
+        _, timestamp = message.timestamp()
+        assert isinstance(key, bytes | None)
+        assert isinstance(value, bytes | None)
+        assert offset is not None
+        user = self._codes.get(key or b"")
+        if user == _NONE and (self._searches or b'"title"' not in (value or b"")):
+            return
+        try:
+            event = (decode_search if self._searches else decode_purchase)(value, timestamp)
+            check_key(key, event)
+        except InvalidEvent:
+            self.not_understood += 1
+            return
+        click = _NONE
+        if isinstance(event, Search):
+            query = normalise(event.query)
+            text = vector = self._text("q" + query) if query else _NONE
+            order = offset + 1
+            if event.clicked_product_id:
+                click = self._text("p" + event.clicked_product_id)
+        else:
+            text = vector = self._text("p" + event.product_id)
+            if event.title and clean(event.title):
+                vector = self._text("t" + event.title)
+                self._titles.setdefault(event.product_id, set()).add(clean(event.title))
+            order = _hash(event.order_id or str(event.ts))
+        if user is None:
+            user = self._add_user(key or b"", event.user_id)
+        if user == _NONE:
+            return
+        self._user.append(user)
+        self._key.append(text)
+        self._vector.append(vector)
+        self._click.append(click)
+        self._offset.append(offset)
+        self._ts.append(event.ts)
+        self._order.append(order)
+        self._event_id.append(_hash(event.event_id) if event.event_id else 0)
+        self._bounds = None
+
+    def offsets_of(self, user: int) -> NDArray[np.int64]:
+        """Of the user (a code), rising."""
+        return np.frombuffer(self._offset, np.int64)[self._rows_of(user)]
+
+    def events_of(self, user: int, up_to: int) -> list[Event]:
+        """The user's events at offsets <= `up_to`, in their order."""
+        return [self._event(row) for row in self._rows_of(user).tolist() if self._offset[row] <= up_to]
+
+    def text(self, code: int) -> str:
+        return self._texts[code]
+
+    def _event(self, row: int) -> Event:
+        weights = self._weights
+        contributions: tuple[Contribution, ...] = ()
+        if self._key[row] != _NONE:
+            weight = weights.search if self._searches else weights.purchase
+            contributions = (Contribution(self._texts[self._key[row]], weight, self._texts[self._vector[row]]),)
+        if self._click[row] != _NONE:
+            clicked = self._texts[self._click[row]]
+            contributions += (Contribution(clicked, weights.click, clicked),)
+        return Event(self._offset[row], self._ts[row], self._order[row], self._event_id[row], contributions)
+
+    def _rows_of(self, user: int) -> NDArray[np.int64]:
+        if self._bounds is None:
+            users = np.array(self._user, np.int32)
+            order = np.argsort(users, kind="stable")
+            self._bounds = order, np.searchsorted(users[order], np.arange(len(self.points) + 1))
+        order, starts = self._bounds
+        rows: NDArray[np.int64] = order[starts[user] : starts[user + 1]]
+        return rows
+
+    def _add_user(self, key: bytes, name: str) -> int:
+        point = self._user_point(name)
+        if point > self._last_point:
+            self._codes[key] = _NONE
+            return _NONE
+        self._codes[key] = len(self.points)
+        self.points.append(point)
+        self.names.append(name)
+        return self._codes[key]
+
+    def _text(self, text: str) -> int:
+        code = self._text_codes.get(text)
+        if code is None:
+            code = self._text_codes[text] = len(self._texts)
+            self._texts.append(text)
+        return code
+
+
+class ProductTexts:
+    """Which products the catalogue's topic has under more than one text, as far as it still has what it had."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, int] = {}
+        self.revised: set[str] = set()
+        self.whole: dict[int, int] = {}  # by partition: all records below this offset are there
+
+    def take(self, message: Message) -> None:
+        partition, offset, value = message.partition(), message.offset(), message.value()
+        _, timestamp = message.timestamp()
+        assert partition is not None
+        assert offset is not None
+        assert isinstance(value, bytes | None)
+        if self.whole.get(partition, 0) == offset:
+            self.whole[partition] = offset + 1
+        try:
+            product = decode_product(value, timestamp)
+        except InvalidEvent:
+            return
+        if product is None:
+            return
+        text = _hash(" ".join(part for part in (product.title, product.brand, product.category) if part))
+        if self._texts.setdefault(product.product_id, text) != text:
+            self.revised.add(product.product_id)
+
+    def may_have_changed(self, product_id: str, text: str, source: tuple[int, int], titles: Iterable[str]) -> bool:
+        """Whether the product may ever have had another vector than that of `text`, which it has now.
+
+        `source` is the partition and offset of the event it is from (-1, -1: of none); `titles` what purchases
+        call it. Where earlier records were compacted away, nobody can tell any more.
+        """
+        partition, offset = source
+        compacted = offset >= self.whole.get(partition, 0)
+        return product_id in self.revised or compacted or any(title != clean(text) for title in titles)
+
+
+def _hash(text: str) -> int:
+    """64 bits of BLAKE2b, never 0: what ledgers remember of event ids and orders."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") or 1

@@ -1,0 +1,143 @@
+"""A ledger recomputed the obvious way, from the whole list of a user's events: the judge of `streams.profiles.fold`.
+
+Shares no code with it. Weights and sums are plain sums in linear space over every event, relative to the newest time.
+Only the question which key is the weakest is answered in log space, where nothing underflows: a history that reaches
+back a thousand half-lives evicts in the same order. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+ORDER_DECAY: Final = 0.8
+
+
+class Rules(Protocol):
+    """What shapes a ledger: `streams.profiles.FoldRules`, or anything that says the same."""
+
+    @property
+    def half_life_long_ms(self) -> float: ...
+    @property
+    def half_life_short_ms(self) -> float: ...
+    @property
+    def history(self) -> int: ...
+    @property
+    def event_id_memory(self) -> int: ...
+
+
+class Contribution(NamedTuple):
+    """One key of one event; `vector` names what its vector is of (see `Recomputed.long`)."""
+
+    key: str
+    weight: float
+    vector: str
+
+
+class Event(NamedTuple):
+    """`order` and `event_id` only have to be equal where they are the same; an `event_id` of 0 is none."""
+
+    offset: int
+    ts: int  # ms
+    order: int
+    event_id: int
+    contributions: tuple[Contribution, ...]
+
+
+class Line(NamedTuple):
+    """One contribution to a key of the history, in the user's order of index `order` (from 1)."""
+
+    ts: int
+    weight: float
+    order: int
+
+
+@dataclass
+class Recomputed:
+    """The ledger as it has to be. Weights are those at `newest_ts`, linear."""
+
+    newest_ts: int = 0
+    events: int = 0  # duplicates left out
+    weight_long: float = 0.0
+    weight_short: float = 0.0
+    long: dict[str, float] = field(default_factory=dict)  # S = Σ coefficient · vector, by the vector's name
+    short: dict[str, float] = field(default_factory=dict)
+    history: dict[str, list[Line]] = field(default_factory=dict)  # since the key last came in
+    evicted: float = 0.0
+    orders: int = 0
+    repeats: int = 0
+    later_lines: int = 0
+    distinct: int = 0
+    open_order: int = 0
+    event_ids: list[int] = field(default_factory=list)
+
+    def weight_of(self, key: str, half_life_ms: float) -> float:
+        return sum(decayed(line.weight, self.newest_ts - line.ts, half_life_ms) for line in self.history[key])
+
+
+def recompute(events: Sequence[Event], rules: Rules) -> Recomputed:
+    """`events` in offset order, each offset once."""
+    result = Recomputed()
+    counted = []
+    for event in events:
+        if event.event_id:
+            if event.event_id in result.event_ids:
+                continue
+            result.event_ids = [*result.event_ids, event.event_id][-rules.event_id_memory :]
+        counted.append(event)
+    if not counted:
+        return result
+    result.events = len(counted)
+    result.newest_ts = max(event.ts for event in counted)
+    _add_up(result, counted, rules)
+    _remember(result, counted, rules)
+    return result
+
+
+def decayed(weight: float, age_ms: int, half_life_ms: float) -> float:
+    return float(weight * 2.0 ** (-age_ms / half_life_ms))
+
+
+def _add_up(result: Recomputed, events: Sequence[Event], rules: Rules) -> None:
+    for event in events:
+        age = result.newest_ts - event.ts
+        for _, weight, vector in event.contributions:
+            long = decayed(weight, age, rules.half_life_long_ms)
+            short = decayed(weight, age, rules.half_life_short_ms)
+            result.weight_long += long
+            result.weight_short += short
+            result.long[vector] = result.long.get(vector, 0.0) + long
+            result.short[vector] = result.short.get(vector, 0.0) + short
+
+
+def _remember(result: Recomputed, events: Sequence[Event], rules: Rules) -> None:
+    strength: dict[str, float] = {}  # log2 of each key's weight at time 0
+    left: list[Line] = []
+    for event in events:
+        if event.order != result.open_order:
+            result.open_order = event.order
+            result.orders += 1
+        for key, weight, _ in event.contributions:
+            lines = result.history.get(key)
+            if lines is None:
+                lines = result.history[key] = []
+                result.distinct += 1
+            if not lines or lines[-1].order != result.orders:
+                result.repeats += bool(lines)
+                result.later_lines += result.orders > 1
+            lines.append(Line(event.ts, weight, result.orders))
+            gained = math.log2(weight) + event.ts / rules.half_life_long_ms
+            strength[key] = _added(strength[key], gained) if key in strength else gained
+        while len(strength) > rules.history:
+            least = min(strength.values())
+            weakest = min(key for key, value in strength.items() if value == least)
+            left += result.history.pop(weakest)
+            del strength[weakest]
+    result.evicted = sum(decayed(line.weight, result.newest_ts - line.ts, rules.half_life_long_ms) for line in left)
+
+
+def _added(a: float, b: float) -> float:
+    """log2(2^a + 2^b)."""
+    return max(a, b) + math.log1p(2.0 ** -abs(a - b)) / math.log(2.0)
