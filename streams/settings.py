@@ -217,7 +217,8 @@ class Derivation(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0.4
     candidates: Annotated[int, _is("Products recommended.", "products", ge=1, le=1000)] = 20
     candidates_move: Annotated[
-        float, _is("How far a profile moves before it is recommended anew.", "cosine distance", ge=0, le=2)
+        float,
+        _is("How much of a profile's weight is new before it is recommended anew.", "share of its weight", ge=0, le=1),
     ] = 0.05
     candidates_interval: Annotated[Duration, _is("A user is recommended anew once in this time.", "duration")] = (
         Duration(10_000)
