@@ -1,73 +1,64 @@
-"""A ledger recomputed the obvious way, from the whole list of events: the judge of `streams.profiles.fold`.
-
-Shares no code with it: plain sums in linear space over every event, relative to the newest time, and a dictionary
-for the history.
-"""
+"""What `streams.verification` recomputes of a list of events, in the terms of tests of the fold."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.profiles import FoldEvent, FoldRules
+from streams.verification import recomputation
+from streams.verification.recomputation import Contribution, Event
 
 
 @dataclass
 class Recomputed:
-    newest_ts: int = 0
-    events: int = 0
-    long: NDArray[np.float64] | None = None
-    short: NDArray[np.float64] | None = None
-    weight_long: float = 0.0  # at newest_ts
-    weight_short: float = 0.0
-    history: dict[str, float] = field(default_factory=dict)  # weight at newest_ts
-    evicted: float = 0.0
-    orders: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    repeats: int = 0
-    later_lines: int = 0
+    newest_ts: int
+    events: int
+    long: NDArray[np.float64] | None
+    short: NDArray[np.float64] | None
+    weight_long: float  # at newest_ts
+    weight_short: float
+    history: dict[str, float]  # weight at newest_ts
+    counts: dict[str, int]
+    evicted: float
+    orders: int
+    repeats: int
+    later_lines: int
 
 
 def recompute(
     events: list[FoldEvent], rules: FoldRules, vectors: dict[str, NDArray[np.float32]], dimension: int
 ) -> Recomputed:
     """`vectors` are those of the keys, all known. `events` in offset order, each offset once."""
-    result = Recomputed()
-    counted, recent = [], []
-    for event in events:
-        if event.event_id and event.event_id in recent:
-            continue
-        if event.event_id:
-            recent = [*recent, event.event_id][-rules.event_id_memory :]
-        counted.append(event)
-    if not counted:
-        return result
-    result.events = len(counted)
-    now = result.newest_ts = max(event.ts for event in counted)
-    result.long, result.short = np.zeros(dimension), np.zeros(dimension)
-    order_now, lines = None, {}
-    for event in counted:
-        if event.order != order_now:
-            order_now = event.order
-            result.orders += 1
-        for key, weight, _ in event.contributions:
-            long = weight * 2.0 ** (-(now - event.ts) / rules.half_life_long_ms)
-            short = weight * 2.0 ** (-(now - event.ts) / rules.half_life_short_ms)
-            result.long += long * vectors[key].astype(np.float64)
-            result.short += short * vectors[key].astype(np.float64)
-            result.weight_long += long
-            result.weight_short += short
-            seen_in = lines.setdefault(key, set())
-            if result.orders not in seen_in:
-                result.repeats += bool(seen_in)
-                result.later_lines += result.orders > 1
-                result.counts[key] = result.counts.get(key, 0) + 1
-                seen_in.add(result.orders)
-            result.history[key] = result.history.get(key, 0.0) + long
-        while len(result.history) > rules.history:
-            weakest = min(result.history, key=lambda key: (result.history[key], key))
-            result.evicted += result.history.pop(weakest)
-            del lines[weakest], result.counts[weakest]
-    return result
+    found = recomputation.recompute([judged(event) for event in events], rules)
+
+    def added_up(coefficients: dict[str, float]) -> NDArray[np.float64] | None:
+        if not found.events:
+            return None
+        total = np.zeros(dimension)
+        for key, coefficient in coefficients.items():
+            total += coefficient * vectors[key].astype(np.float64)
+        return total
+
+    return Recomputed(
+        newest_ts=found.newest_ts,
+        events=found.events,
+        long=added_up(found.long),
+        short=added_up(found.short),
+        weight_long=found.weight_long,
+        weight_short=found.weight_short,
+        history={key: found.weight_of(key, rules.half_life_long_ms) for key in found.history},
+        counts={key: len({line.order for line in lines}) for key, lines in found.history.items()},
+        evicted=found.evicted,
+        orders=found.orders,
+        repeats=found.repeats,
+        later_lines=found.later_lines,
+    )
+
+
+def judged(event: FoldEvent) -> Event:
+    """The event as the judge has it; each key's vector is its own."""
+    contributions = tuple(Contribution(key, weight, key) for key, weight, _ in event.contributions)
+    return Event(event.offset, event.ts, event.order, event.event_id, contributions)

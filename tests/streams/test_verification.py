@@ -1,0 +1,382 @@
+"""`afterglow verify` finds no difference where there is none, and every kind of damage."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from machine import afterglow, afterglow_json, running
+from recomputation import judged
+
+from sinks.connection import connect
+from sinks.derivation import DerivationRules, Taste, derive
+from sinks.identity import PointIds
+from sinks.ledgers import Debt, Ledger, ProfileState, add_log_weights, decode_state, encode_state
+from sinks.points import NO_ITEMS, StoredProfile, WireValue, wire_value
+from streams.addresses import read_addresses
+from streams.profiles import Contribution, FoldEvent, FoldRules, fold, settle
+from streams.updater import RefreshRules
+from streams.verification.comparison import Comparison, compare_ledger, compare_readers_view, has_these_interests
+from streams.verification.log import ProductTexts
+from streams.verification.recomputation import recompute
+
+DAY, HOUR = 86_400_000, 3_600_000
+RULES = FoldRules(30.0 * DAY, 1.0 * HOUR, history=4, event_id_memory=3, pending=8)
+START = 1_700_000_000_000
+KEYS = ["pA", "pB", "pC", "pD", "pE", "qtent"]
+VECTORS = {
+    key: (vector / np.linalg.norm(vector)).astype(np.float32)
+    for key, vector in zip(KEYS, np.random.default_rng(3).normal(size=(len(KEYS), 8)), strict=True)
+}
+
+
+def event(offset: int, key: str, ts: int, *, order: int | None = None, event_id: int = 0, known: bool = True):
+    vector = VECTORS[key] if known else None
+    return FoldEvent(offset, ts, order or offset + 1, event_id, (Contribution(key, 4.0, vector),))
+
+
+EVENTS = [event(2 * n, KEYS[(n * 5 + n // 3) % 6], START + (n * 7 % 5) * DAY, event_id=n % 11 + 1) for n in range(24)]
+
+
+def folded(events: list[FoldEvent]) -> Ledger:
+    ledger = Ledger()
+    fold(ledger, "id", 0, events, RULES)
+    return decode_state(encode_state(ProfileState(Ledger(), ledger))).purchases
+
+
+def compared(ledger: Ledger, events: list[FoldEvent] = EVENTS, vectors=VECTORS) -> Comparison:
+    return compare_ledger(ledger, recompute([judged(one) for one in events], RULES), vectors, RULES, "purchases")
+
+
+def what(told: Comparison) -> str:
+    return "; ".join([*told.differences, *(one.text for one in told.unexplained)])
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[FoldEvent]:
+    """Late, repeated and duplicated events, some of products that aren't known at first."""
+    events, offset, ts = [], 0, START
+    for _ in range(draw(st.integers(1, 30))):
+        offset += draw(st.integers(1, 3))
+        ts += draw(st.integers(-20 * DAY, 40 * DAY) | st.just(0))
+        key = draw(st.sampled_from(KEYS))
+        known = key in ("pA", "pB", "qtent") or draw(st.booleans())
+        events.append(
+            event(offset, key, ts, order=draw(st.integers(1, 4)), event_id=draw(st.integers(0, 5)), known=known)
+        )
+    return events
+
+
+@given(histories(), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_it_finds_nothing_where_there_is_nothing(events: list[FoldEvent], settled: bool):
+    unknown = {one.contributions[0].key for one in events if one.contributions[0].vector is None}
+    events = [one._replace(contributions=_forgotten(one, unknown)) for one in events]
+    ledger = folded(events)
+    if settled:
+        settle(ledger, {key[1:]: vector for key, vector in VECTORS.items()}, RULES)
+    known = VECTORS if settled else {key: vector for key, vector in VECTORS.items() if key not in unknown}
+    told = compared(ledger, events, known)
+    assert (what(told), told.events) == ("", 0)
+
+
+def _forgotten(one: FoldEvent, unknown: set[str]) -> tuple[Contribution, ...]:
+    (only,) = one.contributions
+    return (only._replace(vector=None),) if only.key in unknown else (only,)
+
+
+@given(st.integers(0, len(EVENTS) - 1))
+@settings(max_examples=24, deadline=None)
+def test_it_finds_any_event_lost_or_doubled(at: int):
+    plain = [one._replace(event_id=0) for one in EVENTS]
+    lost = compared(folded(plain[:at] + plain[at + 1 :]), plain)
+    assert lost.events == 1
+    assert "events is 23, not 24" in what(lost)
+    again = plain[at]._replace(offset=plain[at].offset + 1)
+    doubled = compared(folded([*plain[: at + 1], again, *plain[at + 1 :]]), plain)
+    assert doubled.events == 1
+    assert "events is 25, not 24" in what(doubled)
+
+
+def heavier(ledger: Ledger) -> None:
+    ledger.rows["weight"][1] += 0.001
+
+
+def without_a_key(ledger: Ledger) -> None:
+    ledger.keys.pop()
+
+
+def without_what_was_evicted(ledger: Ledger) -> None:
+    ledger.evicted -= 0.01
+
+
+def with_other_total(ledger: Ledger) -> None:
+    ledger.weight_long += 0.001
+
+
+def turned(ledger: Ledger) -> None:
+    ledger.long = ledger.long + 0.01 * np.linalg.norm(ledger.long) * VECTORS["qtent"]
+
+
+def longer(ledger: Ledger) -> None:
+    ledger.short = ledger.short * 1.0001
+
+
+def counted_twice(ledger: Ledger) -> None:
+    ledger.rows["count"][0] += 1
+
+
+def later(ledger: Ledger) -> None:
+    ledger.rows["last"][0] += 1
+
+
+def in_another_order(ledger: Ledger) -> None:
+    ledger.orders += 1
+
+
+def forgetting_ids(ledger: Ledger) -> None:
+    ledger.event_ids = ledger.event_ids[1:]
+
+
+def waiting(ledger: Ledger) -> None:
+    ledger.pending["A"] = Debt(-1.0, -1.0)
+
+
+def moved_on(ledger: Ledger) -> None:
+    ledger.newest_ts += 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (heavier, "weight of"),
+        (without_a_key, "history misses 1 keys"),
+        (without_what_was_evicted, "Σ w + evicted"),
+        (with_other_total, "W long"),
+        (turned, "S long"),
+        (longer, "S short"),
+        (counted_twice, "count"),
+        (later, "last"),
+        (in_another_order, "orders"),
+        (forgetting_ids, "event_ids"),
+        (waiting, "debt of pending 'A'"),
+        (moved_on, "newest_ts"),
+    ],
+)
+def test_it_finds_damage_to_a_ledger(damage, told: str):
+    ledger = folded(EVENTS)
+    assert what(compared(ledger)) == ""
+    damage(ledger)
+    assert told in what(compared(ledger))
+
+
+def test_a_product_that_is_neither_known_nor_pending_is_found():
+    vectors = {key: vector for key, vector in VECTORS.items() if key != "pB"}
+    assert "'B' is unknown, and not pending" in what(compared(folded(EVENTS), vectors=vectors))
+
+
+def test_a_product_whose_text_changed_moves_a_sum_by_no_more_than_its_part():
+    (sum_, _) = compared(folded(EVENTS), vectors={**VECTORS, "pA": VECTORS["pC"]}).unexplained
+    assert 0.0 < sum_.residual <= 2.0 * sum_.coefficients["A"]
+    assert "qtent" not in sum_.coefficients
+    ledger = folded(EVENTS)
+    ledger.long = -ledger.long
+    (sum_,) = compared(ledger).unexplained
+    assert sum_.residual > 2.0 * sum_.coefficients["A"], "more than that product can explain"
+
+
+class Message:
+    """A record of the products' topic."""
+
+    def __init__(self, offset: int, product_id: str, title: str) -> None:
+        self._offset = offset
+        self._value = json.dumps({"product_id": product_id, "title": title}).encode()
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self._offset
+
+    def value(self) -> bytes:
+        return self._value
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, START
+
+
+def test_which_texts_may_have_changed():
+    texts = ProductTexts()
+    for message in (
+        Message(0, "tent", "a tent"),
+        Message(1, "mug", "a mug"),
+        Message(2, "mug", "a cup"),
+        Message(3, "tent", "a tent"),
+        Message(7, "rug", "a rug"),
+    ):
+        texts.take(message)
+    assert not texts.may_have_changed("tent", "a tent", (0, 3), ["a tent"])
+    assert texts.may_have_changed("tent", "a tent", (0, 3), ["a tent", "the tent as it was called"])
+    assert texts.may_have_changed("mug", "a cup", (0, 2), [])
+    assert texts.may_have_changed("rug", "a rug", (0, 7), []), "what was at 4 to 6 is compacted away"
+    assert not texts.may_have_changed("kite", "a kite", (-1, -1), ["a kite"]), "known from purchases alone"
+
+
+DERIVATION = DerivationRules(30.0 * DAY, 1.0 * HOUR)
+REFRESH = RefreshRules(move=0.05, interval_ms=10_000, inline_users=1000)
+
+
+def view_of(state: ProfileState) -> tuple[StoredProfile, Taste]:
+    products = {key[1:]: vector for key, vector in VECTORS.items()}
+    (taste,) = derive([state], products, np.zeros(8, np.float32), START, DERIVATION)
+    weight = add_log_weights(state.searches.weight_long, state.purchases.weight_long)
+    profile = StoredProfile(
+        id="point",
+        version=1,
+        state=b"",
+        due=None,
+        pending=(),
+        partition=0,
+        known=taste.known,
+        n_searches=0,
+        n_purchases=state.purchases.events,
+        last_search_ts=None,
+        last_purchase_ts=state.purchases.newest_ts,
+        made_at=START,
+        made_from=(weight, state.purchases.weight_short),
+        interests_value=wire_value([{"share": one.share, "texts": []} for one in taste.interests]),
+        candidates_value=WireValue(NO_ITEMS),
+        vectors={
+            "long": taste.long / np.linalg.norm(taste.long),
+            "short": taste.short / np.linalg.norm(taste.short),
+            "interests": np.stack([one.vector for one in taste.interests]),
+        },
+    )
+    return profile, taste
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"n_purchases": 23}, "n_purchases"),
+        ({"n_searches": 1}, "n_searches"),
+        ({"last_purchase_ts": START}, "last_purchase_ts"),
+        ({"partition": 1}, "partition"),
+        ({"pending": ("A",)}, "pending"),
+        ({"vectors": {}}, "long is absent"),
+        ({"made_from": None}, "candidates: 100.0%"),
+        ({"made_from": (0.0, 0.0)}, "candidates"),
+        ({"interests_value": wire_value([])}, "interests: vectors"),
+    ],
+)
+def test_it_finds_what_readers_would_see_stale(changes: dict, told: str):
+    state = ProfileState(Ledger(), folded(EVENTS))
+    profile, taste = view_of(state)
+    assert compare_readers_view(profile, state, taste, taste, REFRESH, DERIVATION) == []
+    assert has_these_interests(profile, taste)
+    found = compare_readers_view(replace(profile, **changes), state, taste, taste, REFRESH, DERIVATION)
+    assert told in "; ".join(found)
+
+
+def test_it_finds_vectors_of_an_earlier_state():
+    """Those of before the last purchase, which all else of the profile counts."""
+    earlier, _ = view_of(ProfileState(Ledger(), folded(EVENTS[:-4])))
+    state = ProfileState(Ledger(), folded(EVENTS))
+    profile, taste = view_of(state)
+    found = compare_readers_view(replace(profile, vectors=earlier.vectors), state, taste, taste, REFRESH, DERIVATION)
+    assert "long is not what the ledgers give" in "; ".join(found)
+
+
+USERS = [f"user-{n}" for n in range(24)]
+
+
+def write_shop(folder: Path) -> None:
+    """A seeded shop: purchases and searches of products of which a third comes late; titles, clicks, duplicates."""
+    chance = random.Random(5)
+    products = {f"p{n}": f"{style} {noun}" for n, (style, noun) in enumerate(_names())}
+    lines = [json.dumps({"product_id": id_, "title": title}) + "\n" for id_, title in products.items()]
+    (folder / "products.jsonl").write_text("".join(lines[:-10]))
+    (folder / "late.jsonl").write_text("".join(lines[-10:]))
+    (folder / "renamed.jsonl").write_text(json.dumps({"product_id": "p0", "title": "an iron anvil"}) + "\n")
+    purchases, searches = [], []
+    for n in range(400):
+        id_ = chance.choice(list(products))
+        purchase = {"user_id": chance.choice(USERS), "product_id": id_, "quantity": 1, "order_id": f"o{n // 2}"}
+        purchase |= {"ts": START - chance.randrange(400 * DAY), "event_id": f"e{n}"}
+        if chance.random() < 0.1:
+            purchase["title"] = products[id_]
+        purchases += [purchase] * (2 if chance.random() < 0.1 else 1)
+    for n in range(200):
+        search = {"user_id": chance.choice(USERS), "query": chance.choice(list(products.values())), "ts": START + n}
+        if chance.random() < 0.4:
+            search["clicked_product_id"] = chance.choice(list(products))
+        searches.append(search)
+    for name, events in (("purchases", purchases), ("searches", searches)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in events))
+
+
+def _names() -> list[tuple[str, str]]:
+    return [(style, noun) for style in ("red", "wooden", "old", "striped", "tiny") for noun in _NOUNS]
+
+
+_NOUNS = ("boots", "tent", "stove", "kettle", "lamp", "mug")
+
+
+async def lose_a_purchase(qdrant: str, point: str) -> None:
+    """Rewrites a stored profile as if a purchase of its first product had been lost."""
+    client = connect(qdrant)
+    try:
+        (found,) = await client.retrieve("profiles--main", [point], with_payload=True)
+        state = decode_state(base64.b64decode(found.payload["state"]))
+        state.purchases.events -= 1
+        state.purchases.rows["weight"][0] -= 0.5
+        await client.set_payload("profiles--main", {"state": base64.b64encode(encode_state(state)).decode()}, [point])
+    finally:
+        await client.close()
+
+
+@pytest.mark.end_to_end
+def test_a_shop_is_verified_and_a_damaged_profile_is_named(tmp_path: Path):
+    data = tmp_path / "data"
+    write_shop(tmp_path)
+
+    def send(name: str, topic: str) -> None:
+        afterglow(data, "produce", str(tmp_path / f"{name}.jsonl"), "--topic", topic, "--wait")
+
+    with running(data):
+        for topic in ("products", "purchases", "searches"):
+            send(topic, topic)
+        first = afterglow_json(data, "verify")
+        assert (first["users"], first["different"], first["not_understood"]) == (24, 0, 0)
+        assert first["events"] > 600, "duplicates are read as well"
+
+        send("late", "products")
+        settled = afterglow_json(data, "verify")
+        assert settled["different"] == 0
+        assert not [reason for reason in settled["not_comparable"] if "sum" in reason]
+        sampled = afterglow_json(data, "verify", "--sample", "5")
+        assert (sampled["users"], sampled["different"]) == (5, 0)
+
+        send("renamed", "products")
+        renamed = afterglow_json(data, "verify")
+        assert renamed["different"] == 0, "what a product was called when it was bought is no loss"
+        assert renamed["not_comparable"]["a sum with a product whose text may have changed since"] > 0
+
+        addresses = read_addresses(data)
+        point = PointIds(bytes.fromhex(Path(addresses.secret_file).read_text())).user("user-7")
+        asyncio.run(lose_a_purchase(addresses.qdrant, point))
+        damaged = afterglow_json(data, "verify", code=1)
+        assert damaged["different"] == 1
+        (difference,) = damaged["differences"]
+        assert (difference["point"], difference["events"]) == (point, 1)
+        assert "user" not in difference
+        assert "purchases: events is" in "; ".join(difference["what"])
+        assert "(user user-7)" in afterglow(data, "verify", "--show-users", code=1)
