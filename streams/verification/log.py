@@ -22,7 +22,7 @@ from streams.settings import Kafka
 from streams.verification.recomputation import Contribution, Event
 
 _AT_ONCE: Final = 5000
-_POLL_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.1  # it waits so long for a full batch, at the end of a partition too
 _NONE: Final = -1
 
 
