@@ -296,9 +296,9 @@ class _Judge:
             self._found.add(point, "a profile that the log knows nothing of")
         for log in logs:
             self._not_understood += log.not_understood
-        waiting = sorted(users | states.keys())
-        for start in range(0, len(waiting), PAGE):
-            chunk = waiting[start : start + PAGE]
+        known = sorted(users)
+        for start in range(0, len(known), PAGE):
+            chunk = known[start : start + PAGE]
             await self._judge_users(partition, chunk, states, logs, of_users)
             self._tell()
 
@@ -380,7 +380,8 @@ class _Judge:
             told = compare_ledger(task.ledger, wanted, vectors, self._rules[task.side], self._names[task.side])
             for what in told.differences:
                 self._found.add(task.point, what)
-            self._found.events[task.point] += told.events
+            if told.events:
+                self._found.events[task.point] += told.events
             if told.unexplained:
                 self._found.unexplained[task.point] += told.unexplained
 

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine import afterglow, afterglow_json, running
+from qdrant_client import models
 from recomputation import judged
 
 from sinks.connection import connect
@@ -330,10 +333,25 @@ def _names() -> list[tuple[str, str]]:
 _NOUNS = ("boots", "tent", "stove", "kettle", "lamp", "mug")
 
 
-async def lose_a_purchase(qdrant: str, point: str) -> None:
-    """Rewrites a stored profile as if a purchase of its first product had been lost."""
+STRANGE = "00000000-0000-0000-0000-00000000abcd"
+
+
+async def do_damage(qdrant: str, points: list[str]) -> None:
+    """The first profile loses a purchase of its first product, the second says that it ends a record earlier, the
+    third is gone; and somebody whom nobody knows has a profile.
+    """
     client = connect(qdrant)
     try:
+        point, behind, gone = points
+        (found,) = await client.retrieve("profiles--main", [point], with_payload=True)
+        stranger = models.PointStruct(id=STRANGE, vector={}, payload=found.payload)
+        await client.upsert("profiles--main", [stranger])
+        await client.delete("profiles--main", [gone])
+        (found,) = await client.retrieve("profiles--main", [behind], with_payload=True)
+        state = decode_state(base64.b64decode(found.payload["state"]))
+        state.purchases.applied = state.purchases.applied._replace(offset=state.purchases.applied.offset - 1)
+        stored = base64.b64encode(encode_state(state)).decode()
+        await client.set_payload("profiles--main", {"state": stored}, [behind])
         (found,) = await client.retrieve("profiles--main", [point], with_payload=True)
         state = decode_state(base64.b64decode(found.payload["state"]))
         state.purchases.events -= 1
@@ -371,12 +389,25 @@ def test_a_shop_is_verified_and_a_damaged_profile_is_named(tmp_path: Path):
         assert renamed["not_comparable"]["a sum with a product whose text may have changed since"] > 0
 
         addresses = read_addresses(data)
-        point = PointIds(bytes.fromhex(Path(addresses.secret_file).read_text())).user("user-7")
-        asyncio.run(lose_a_purchase(addresses.qdrant, point))
+        ids = PointIds(bytes.fromhex(Path(addresses.secret_file).read_text()))
+        points = [ids.user(user) for user in ("user-7", "user-8", "user-9")]
+        asyncio.run(do_damage(addresses.qdrant, points))
         damaged = afterglow_json(data, "verify", code=1)
-        assert damaged["different"] == 1
-        (difference,) = damaged["differences"]
-        assert (difference["point"], difference["events"]) == (point, 1)
-        assert "user" not in difference
-        assert "purchases: events is" in "; ".join(difference["what"])
-        assert "(user user-7)" in afterglow(data, "verify", "--show-users", code=1)
+        assert damaged["different"] == 4
+        differences = {difference["point"]: difference for difference in damaged["differences"]}
+        assert differences.keys() == {*points, STRANGE}
+        told = ["; ".join(differences[point]["what"]) for point in (*points, STRANGE)]
+        assert "purchases: events is" in told[0]
+        assert "1 events beyond `applied` are below the committed offset" in told[1]
+        assert "which is no event of the user" in told[1]
+        assert "purchases: no profile, but " in told[2]
+        assert "a profile that the log knows nothing of" in told[3]
+        assert not any("user" in difference for difference in damaged["differences"])
+        worst = damaged["differences"][0]
+        assert worst["point"] == points[2], "it misses the most events"
+        assert "(user user-9)" in afterglow(data, "verify", "--show-users", code=1)
+
+        kafka = AdminClient({"bootstrap.servers": addresses.kafka})
+        cut = TopicPartition("purchases", 0, 1)
+        kafka.delete_records([cut])[cut].result()
+        assert afterglow(data, "verify", code=1) == "", "it judges nothing by a log whose beginning is gone"
