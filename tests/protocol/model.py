@@ -1,8 +1,8 @@
 """A small model of the write protocol: the six steps of `streams.updater` and `sinks.writes`, and what may go wrong.
 
 A state is everything that two or three workers, Qdrant, Kafka's committed offsets and the network between them hold
-at one moment. `steps` gives every state that may come next; `violation` says what is wrong with a state. What the
-model leaves out is what the protocol never looks at: vectors, weights, time.
+at one moment. `steps` gives every state that may come next; `prefix_violation` and `acknowledged_violation` say what
+is wrong with a state. What the model leaves out is what the protocol never looks at: vectors, weights, time.
 
 An event is its offset in its topic, from 1. A ledger is the offsets it has counted and how far it has `applied`,
 so that "the fold of exactly a prefix" is a comparison of two tuples.
@@ -12,8 +12,8 @@ at any later time, and one that was never sent is one that never lands. A worker
 longer its own: one that notices only stops, and any worker may stop at any time. The answer to an upsert is no step
 either: the protocol does not listen to it (a mutant does). A batch's upsert lands point by point, in any order.
 
-The model allows more than happens: each topic moves by itself, any number of workers may take a topic for theirs, and
-Kafka takes a commit from whoever sends it, also one that goes back.
+The model allows more than happens: each topic moves by itself, any number of workers may take a topic for theirs, a
+cache survives a rebalance or does not, and Kafka takes a commit from whoever sends it, also one that goes back.
 """
 
 from __future__ import annotations
@@ -584,7 +584,11 @@ def _events_of(scenario: Scenario, topic: int, user: int, after: int, until: int
 
 
 def _has_room(network: tuple[Upsert, ...], more: list[Upsert], scenario: Scenario) -> bool:
-    return all(sum(other.user == upsert.user for other in network) < scenario.under_way for upsert in more)
+    return all(
+        sum(other.user == upsert.user and other.collection == upsert.collection for other in network)
+        < scenario.under_way
+        for upsert in more
+    )
 
 
 def _group(generation: int, rules: Rules) -> int:
