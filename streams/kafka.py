@@ -18,6 +18,16 @@ _R = TypeVar("_R")
 ConfigValue = str | int | float | bool | logging.Logger
 
 
+class _NotOnItsOwn(logging.Filter):
+    """Leaves out what librdkafka says it is retrying by itself, as at every first produce after Kafka's start."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().endswith("retrying")
+
+
+_log.addFilter(_NotOnItsOwn())
+
+
 class KafkaUnreachable(ConnectionError):
     """Kafka didn't answer in time, or refused the connection; the text says where and what to do."""
 
