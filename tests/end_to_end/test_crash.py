@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from machine import afterglow, running, until
+from machine import afterglow, afterglow_json, running, until
 from stored import differences, profiles_of
 
 pytestmark = pytest.mark.end_to_end
@@ -107,6 +107,8 @@ def test_profiles_after_a_kill_are_those_of_the_undisturbed_run(tmp_path: Path) 
         produce(rough, tmp_path, "products", "--wait")  # sent again, as producers do
         until(lambda: folded(rough) == (n_purchases, n_searches), 300)
         found = profiles_of(rough, USERS)
+        verdict = afterglow_json(rough, "verify")
+        assert (verdict["users"], verdict["different"]) == (len(USERS), 0)
 
     for user in USERS:
         assert differences(found[user].purchases, expected[user].purchases) == [], user
