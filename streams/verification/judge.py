@@ -291,7 +291,9 @@ class _Judge:
             for side, (log, reader) in enumerate(zip(logs, readers, strict=True)):
                 at = [state[side].applied for state in reached]
                 until = max((applied.offset + 1 for applied in at if applied.partition == partition), default=0)
-                await asyncio.to_thread(reader.read, until, log.take, self._count)
+                if until > reader.position:
+                    end = (await asyncio.to_thread(self._ends, partition))[reader.topic]
+                    await asyncio.to_thread(reader.read, min(until, end), log.take, self._count)
         for point in sorted(states.keys() - users):
             self._found.add(point, "a profile that the log knows nothing of")
         for log in logs:

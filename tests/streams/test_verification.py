@@ -337,21 +337,23 @@ STRANGE = "00000000-0000-0000-0000-00000000abcd"
 
 
 async def do_damage(qdrant: str, points: list[str]) -> None:
-    """The first profile loses a purchase of its first product, the second says that it ends a record earlier, the
-    third is gone; and somebody whom nobody knows has a profile.
+    """The first profile loses a purchase of its first product, the second says that it ends a record earlier and
+    the third beyond the log, the fourth is gone; and somebody whom nobody knows has a profile.
     """
     client = connect(qdrant)
     try:
-        point, behind, gone = points
+        point, behind, beyond, gone = points
         (found,) = await client.retrieve("profiles--main", [point], with_payload=True)
         stranger = models.PointStruct(id=STRANGE, vector={}, payload=found.payload)
         await client.upsert("profiles--main", [stranger])
         await client.delete("profiles--main", [gone])
-        (found,) = await client.retrieve("profiles--main", [behind], with_payload=True)
-        state = decode_state(base64.b64decode(found.payload["state"]))
-        state.purchases.applied = state.purchases.applied._replace(offset=state.purchases.applied.offset - 1)
-        stored = base64.b64encode(encode_state(state)).decode()
-        await client.set_payload("profiles--main", {"state": stored}, [behind])
+        for moved, by in ((behind, -1), (beyond, 1000)):
+            (found,) = await client.retrieve("profiles--main", [moved], with_payload=True)
+            state = decode_state(base64.b64decode(found.payload["state"]))
+            applied = state.purchases.applied
+            state.purchases.applied = applied._replace(offset=applied.offset + by)
+            stored = base64.b64encode(encode_state(state)).decode()
+            await client.set_payload("profiles--main", {"state": stored}, [moved])
         (found,) = await client.retrieve("profiles--main", [point], with_payload=True)
         state = decode_state(base64.b64decode(found.payload["state"]))
         state.purchases.events -= 1
@@ -390,22 +392,22 @@ def test_a_shop_is_verified_and_a_damaged_profile_is_named(tmp_path: Path):
 
         addresses = read_addresses(data)
         ids = PointIds(bytes.fromhex(Path(addresses.secret_file).read_text()))
-        points = [ids.user(user) for user in ("user-7", "user-8", "user-9")]
+        points = [ids.user(user) for user in ("user-7", "user-8", "user-9", "user-10")]
         asyncio.run(do_damage(addresses.qdrant, points))
         damaged = afterglow_json(data, "verify", code=1)
-        assert damaged["different"] == 4
+        assert damaged["different"] == 5
         differences = {difference["point"]: difference for difference in damaged["differences"]}
         assert differences.keys() == {*points, STRANGE}
         told = ["; ".join(differences[point]["what"]) for point in (*points, STRANGE)]
         assert "purchases: events is" in told[0]
         assert "1 events beyond `applied` are below the committed offset" in told[1]
-        assert "which is no event of the user" in told[1]
-        assert "purchases: no profile, but " in told[2]
-        assert "a profile that the log knows nothing of" in told[3]
+        assert "which is no event of the user" in told[2]
+        assert "purchases: no profile, but " in told[3]
+        assert "a profile that the log knows nothing of" in told[4]
         assert not any("user" in difference for difference in damaged["differences"])
         worst = damaged["differences"][0]
-        assert worst["point"] == points[2], "it misses the most events"
-        assert "(user user-9)" in afterglow(data, "verify", "--show-users", code=1)
+        assert worst["point"] == points[3], "it misses the most events"
+        assert "(user user-10)" in afterglow(data, "verify", "--show-users", code=1)
 
         kafka = AdminClient({"bootstrap.servers": addresses.kafka})
         cut = TopicPartition("purchases", 0, 1)
