@@ -149,10 +149,14 @@ class _Worker:
         self._mean: Mean | None = None
         self._updater.mean = np.zeros(model.dimension, np.float32)
         await self._read_mean()
-        if settings.worker.metrics_port:
-            serve_metrics(
-                settings.worker.metrics_port, self._updater.figures, lambda: len(self._events) + len(self._products)
-            )
+        if port := settings.worker.metrics_port:
+            try:
+                serve_metrics(port, self._updater.figures, lambda: len(self._events) + len(self._products))
+            except OSError as error:
+                raise WorkerFailed(
+                    f"figures can't be served on port {port} ({error.strerror}): give each worker of a host a "
+                    "worker.metrics_port of its own, or 0 for none"
+                ) from error
 
     def _assemble(self, ids: PointIds) -> None:
         settings, name = self._settings, self._settings.generation

@@ -1,0 +1,154 @@
+"""A Kafka and a Qdrant of one's own: two addresses, an encoding worker and two workers, as the README shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from machine import ENVIRONMENT, until
+
+pytestmark = pytest.mark.end_to_end
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def environment(kafka: str, qdrant: str, tmp_path: Path) -> Mapping[str, str]:
+    """Everything a team sets: two addresses, the secret, where the encoding worker listens; names nobody else uses."""
+    own = uuid.uuid4().hex[:8]
+    secret = tmp_path / "secret"
+    secret.write_text(os.urandom(32).hex() + "\n")
+    return {
+        **ENVIRONMENT,
+        "AFTERGLOW_KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "AFTERGLOW_QDRANT_ADDRESS": qdrant,
+        "AFTERGLOW_SECRET_FILE": str(secret),
+        "AFTERGLOW_ENCODER_ADDRESS": f"unix://{tmp_path}/encoder.sock",
+        "AFTERGLOW_DATA_DIR": str(tmp_path / "none"),
+        "AFTERGLOW_GENERATION": f"g{own}",
+        "AFTERGLOW_TOPICS_SEARCHES": f"searches-{own}",
+        "AFTERGLOW_TOPICS_PURCHASES": f"purchases-{own}",
+        "AFTERGLOW_TOPICS_PRODUCTS": f"products-{own}",
+        "AFTERGLOW_TOPICS_DEAD_LETTERS": f"dead-letters-{own}",
+    }
+
+
+def run(environment: Mapping[str, str], *arguments: str, input_: str = "") -> str:
+    """What a command prints that ends well."""
+    done = completed(environment, *arguments, input_=input_)
+    assert done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stdout} {done.stderr}"
+    return done.stdout
+
+
+def refusal(environment: Mapping[str, str], *arguments: str) -> str:
+    """What a command says that fails."""
+    done = completed(environment, *arguments)
+    assert done.returncode == 1, f"{arguments} ended with {done.returncode}: {done.stdout} {done.stderr}"
+    return done.stderr
+
+
+def completed(environment: Mapping[str, str], *arguments: str, input_: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "streams", *arguments],
+        env=environment,
+        input=input_,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@contextmanager
+def started(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that runs until SIGTERM, and then has to end by itself with 0."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "streams", *arguments],
+            env=environment, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        yield process
+        assert process.poll() is None, log.read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def events() -> tuple[str, str]:
+    """Products and purchases, as JSON lines."""
+    products = [{"product_id": f"p{n}", "title": f"{noun} number {n}"} for n, noun in enumerate(["boots", "tent"] * 10)]
+    purchases = [
+        {"user_id": f"user-{n % 30}", "product_id": f"p{n % 20}", "quantity": 1, "ts": 1_690_000_000_000 + n}
+        for n in range(300)
+    ]
+    return lines_of(products), lines_of(purchases)
+
+
+def lines_of(records: list[dict[str, object]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def test_two_workers_share_the_partitions_and_show_their_figures(
+    environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    products, purchases = events()
+    port = free_port()
+    with (
+        started(environment, tmp_path / "encoder.log", "encoder"),
+        started({**environment, "AFTERGLOW_WORKER_METRICS_PORT": str(port)}, tmp_path / "first.log", "worker"),
+        started(environment, tmp_path / "second.log", "worker"),
+    ):
+        until(lambda: "assigned partitions" in (tmp_path / "second.log").read_text(), 120)
+        run(environment, "produce", "-", "--topic", "products", "--wait", input_=products)
+        run(environment, "produce", "-", "--topic", "purchases", "--wait", input_=purchases)
+        status = json.loads(run(environment, "status", "--json"))
+        assert status["kafka"]["members"] == 2
+        assert status["qdrant"]["profiles"]["purchases"] == 300
+        items = json.loads(run(environment, "recommend", "user-3", "--limit", "5", "--json"))["items"]
+        assert len(items) == 5
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            figures = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+        assert 0 < float(figures["afterglow_events_folded_total"]) <= 300
+        assert float(figures["afterglow_events_waiting"]) == 0
+
+        said = refusal({**environment, "AFTERGLOW_WORKER_METRICS_PORT": str(port)}, "worker")
+        assert f"port {port}" in said
+        assert "worker.metrics_port" in said
+
+
+def test_up_starts_only_what_has_no_address(environment: Mapping[str, str], tmp_path: Path) -> None:
+    own = {name: value for name, value in environment.items() if name != "AFTERGLOW_ENCODER_ADDRESS"}
+    kafka, qdrant = own.pop("AFTERGLOW_KAFKA_BOOTSTRAP_SERVERS"), own.pop("AFTERGLOW_QDRANT_ADDRESS")
+    data, log = tmp_path / "data", tmp_path / "up.log"
+    products, purchases = events()
+    own["AFTERGLOW_DATA_DIR"] = str(data)
+    with started(own, log, "up", "--kafka", kafka, "--qdrant", qdrant, "--workers", "2"):
+        until(lambda: "Afterglow is ready" in log.read_text(), 120)
+        run(own, "produce", "-", "--topic", "products", "--wait", input_=products)
+        run(own, "produce", "-", "--topic", "purchases", "--wait", input_=purchases)
+        status = json.loads(run(own, "status", "--json"))
+        assert (status["kafka"]["address"], status["qdrant"]["address"]) == (kafka, qdrant)
+        assert status["qdrant"]["profiles"]["purchases"] == 300
+        assert not (data / "kafka").exists()
+        assert not (data / "qdrant").exists()
+
+
+def test_a_worker_without_the_secret_says_where_it_looked(environment: Mapping[str, str], tmp_path: Path) -> None:
+    said = refusal({**environment, "AFTERGLOW_SECRET_FILE": str(tmp_path / "gone")}, "worker")
+    assert f"there is no secret at {tmp_path / 'gone'}" in said
