@@ -24,6 +24,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+ORDER_DECAY: Final = 0.8
+"""What a key's recency keeps at each later order of its user (chosen by validation on online-retail)."""
+
 NOTHING: Final = -math.inf
 """The log-weight of no weight at all."""
 
@@ -33,14 +36,14 @@ KEY_ROW: Final = np.dtype(
         ("first", "<u4"),  # time of the earliest event of this key, seconds since the epoch
         ("last", "<u4"),  # time of the latest
         ("count", "<u4"),  # orders that contain it (of a query: searches)
-        ("recency", "<f4"),  # the same count decayed by ×0.8 an order of this user, as it was at `last_order`
+        ("recency", "<f4"),  # the same count decayed by ORDER_DECAY an order of this user, as it was at `last_order`
         ("first_order", "<u4"),  # index of the first order that contains it
         ("last_order", "<u4"),  # index of the last
     ]
 )
 
 _FORMAT: Final = 1
-_HEADER: Final = struct.Struct("<qiqqdddHHHddIIIIQIHHB")
+_HEADER: Final = struct.Struct("<qiqqdddHHHddIIIIQIHHB")  # a `_Header`
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -196,38 +199,62 @@ def decode_state(data: bytes) -> ProfileState:
     return ProfileState(searches, purchases)
 
 
+class _Header(NamedTuple):
+    """What comes first of a ledger: `_HEADER` packs the fields in this order."""
+
+    offset: int
+    partition: int
+    events: int
+    newest_ts: int
+    weight_long: float
+    weight_short: float
+    evicted: float
+    dimension: int
+    n_keys: int
+    n_pending: int
+    lost_long: float
+    lost_short: float
+    n_lost: int
+    orders: int
+    repeats: int
+    later_lines: int
+    open_order: int
+    distinct: int
+    n_ids: int
+    n_topic: int
+    present: int  # bits: 1 `long`, 2 `short`, 4 vectors of queries
+
+
 def _encode_ledger(ledger: Ledger, parts: list[bytes]) -> None:
     long, short = _at_rest(ledger.long), _at_rest(ledger.short)
     topic = ledger.applied.topic_id.encode()
     dimension = max(len(long), len(short)) // 4 or next(
         (len(vector.values) for vector in ledger.query_vectors.values()), 0
     )
-    parts.append(
-        _HEADER.pack(
-            ledger.applied.offset,
-            ledger.applied.partition,
-            ledger.events,
-            ledger.newest_ts,
-            ledger.weight_long,
-            ledger.weight_short,
-            ledger.evicted,
-            dimension,
-            len(ledger.keys),
-            len(ledger.pending),
-            ledger.lost.long,
-            ledger.lost.short,
-            ledger.n_lost,
-            ledger.orders,
-            ledger.repeats,
-            ledger.later_lines,
-            ledger.open_order,
-            ledger.distinct,
-            len(ledger.event_ids),
-            len(topic),
-            bool(long) | bool(short) << 1 | bool(ledger.query_vectors) << 2,
-        )
+    head = _Header(
+        offset=ledger.applied.offset,
+        partition=ledger.applied.partition,
+        events=ledger.events,
+        newest_ts=ledger.newest_ts,
+        weight_long=ledger.weight_long,
+        weight_short=ledger.weight_short,
+        evicted=ledger.evicted,
+        dimension=dimension,
+        n_keys=len(ledger.keys),
+        n_pending=len(ledger.pending),
+        lost_long=ledger.lost.long,
+        lost_short=ledger.lost.short,
+        n_lost=ledger.n_lost,
+        orders=ledger.orders,
+        repeats=ledger.repeats,
+        later_lines=ledger.later_lines,
+        open_order=ledger.open_order,
+        distinct=ledger.distinct,
+        n_ids=len(ledger.event_ids),
+        n_topic=len(topic),
+        present=bool(long) | bool(short) << 1 | bool(ledger.query_vectors) << 2,
     )
-    parts += [topic, long, short]
+    parts += [_HEADER.pack(*head), topic, long, short]
     _encode_names(ledger.keys, parts)
     parts.append(ledger.history.tobytes())
     for key in filter(is_query, ledger.keys) if ledger.query_vectors else ():
@@ -239,73 +266,51 @@ def _encode_ledger(ledger: Ledger, parts: list[bytes]) -> None:
 
 
 def _decode_ledger(data: bytes, at: int) -> tuple[Ledger, int]:
-    (
-        offset,
-        partition,
-        events,
-        newest_ts,
-        weight_long,
-        weight_short,
-        evicted,
-        dimension,
-        n_keys,
-        n_pending,
-        lost_long,
-        lost_short,
-        n_lost,
-        orders,
-        repeats,
-        later_lines,
-        open_order,
-        distinct,
-        n_ids,
-        n_topic,
-        present,
-    ) = _HEADER.unpack_from(data, at)
+    head = _Header(*_HEADER.unpack_from(data, at))
     at += _HEADER.size
-    topic_id = data[at : at + n_topic].decode()
-    at += n_topic
+    topic_id = data[at : at + head.n_topic].decode()
+    at += head.n_topic
     long = short = None
-    if present & 1:
-        long = np.frombuffer(data, "<f4", dimension, at).astype(np.float64)
-        at += 4 * dimension
-    if present & 2:
-        short = np.frombuffer(data, "<f4", dimension, at).astype(np.float64)
-        at += 4 * dimension
-    keys, at = _decode_names(data, at, n_keys)
-    rows = np.frombuffer(data, KEY_ROW, n_keys, at).copy()
+    if head.present & 1:
+        long = np.frombuffer(data, "<f4", head.dimension, at).astype(np.float64)
+        at += 4 * head.dimension
+    if head.present & 2:
+        short = np.frombuffer(data, "<f4", head.dimension, at).astype(np.float64)
+        at += 4 * head.dimension
+    keys, at = _decode_names(data, at, head.n_keys)
+    rows = np.frombuffer(data, KEY_ROW, head.n_keys, at).copy()
     at += rows.nbytes
     query_vectors = {}
-    for key in filter(is_query, keys) if present & 4 else ():
+    for key in filter(is_query, keys) if head.present & 4 else ():
         (scale,) = struct.unpack_from("<f", data, at)
-        query_vectors[key] = QueryVector(scale, np.frombuffer(data, np.int8, dimension, at + 4))
-        at += 4 + dimension
-    waiting, at = _decode_names(data, at, n_pending)
-    debts = np.frombuffer(data, "<f8", 2 * n_pending, at).reshape(n_pending, 2)
+        query_vectors[key] = QueryVector(scale, np.frombuffer(data, np.int8, head.dimension, at + 4))
+        at += 4 + head.dimension
+    waiting, at = _decode_names(data, at, head.n_pending)
+    debts = np.frombuffer(data, "<f8", 2 * head.n_pending, at).reshape(head.n_pending, 2)
     at += debts.nbytes
     pending = {product_id: Debt(*debt) for product_id, debt in zip(waiting, debts.tolist(), strict=True)}
-    event_ids = np.frombuffer(data, "<u8", n_ids, at).tolist()
-    at += 8 * n_ids
+    event_ids = np.frombuffer(data, "<u8", head.n_ids, at).tolist()
+    at += 8 * head.n_ids
     ledger = Ledger(
-        applied=Applied(topic_id, partition, offset),
-        events=events,
-        newest_ts=newest_ts,
+        applied=Applied(topic_id, head.partition, head.offset),
+        events=head.events,
+        newest_ts=head.newest_ts,
         long=long,
         short=short,
-        weight_long=weight_long,
-        weight_short=weight_short,
+        weight_long=head.weight_long,
+        weight_short=head.weight_short,
         keys=keys,
         rows=rows,
         query_vectors=query_vectors,
-        evicted=evicted,
+        evicted=head.evicted,
         pending=pending,
-        lost=Debt(lost_long, lost_short),
-        n_lost=n_lost,
-        orders=orders,
-        repeats=repeats,
-        later_lines=later_lines,
-        distinct=distinct,
-        open_order=open_order,
+        lost=Debt(head.lost_long, head.lost_short),
+        n_lost=head.n_lost,
+        orders=head.orders,
+        repeats=head.repeats,
+        later_lines=head.later_lines,
+        distinct=head.distinct,
+        open_order=head.open_order,
         event_ids=event_ids,
     )
     return ledger, at

@@ -1,8 +1,8 @@
 """Which products a person is shown, in which order, and why. Pure.
 
-A product's score is a log-odds, after the stream recipe measured in `docs/quality.md`, with what belongs to one user
-alone: separate forms for products new to the user and products bought before. Every positive term is attributed to
-its cause, so that each recommendation explains itself: the shares of its reasons add up to 1.
+A product's score is a log-odds of what belongs to one user alone, in separate forms for products new to the user and
+products bought before, with the weights that a logistic regression found on online-retail. Every positive term is
+attributed to its cause, so that each recommendation explains itself: the shares of its reasons add up to 1.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from sinks.derivation import TEXTS_OF_AN_INTEREST, Interest, Taste
-from sinks.ledgers import ProfileState, is_query
+from sinks.ledgers import ORDER_DECAY, ProfileState, is_query
 
 DAY_MS: Final = 86_400_000
-_ORDER_DECAY: Final = 0.8
 _LIKENESS: Final = 0.01  # what likeness is measured in: below it, texts have nothing in common
 _LEAST_SIMILARITY: Final = 1e-3
 _NEW: Final = -6.0
@@ -191,7 +190,7 @@ class _Habit:
         self._person = math.log(repeats) - 0.28 * math.log1p(ledger.orders)
 
     def of(self, row: _Bought) -> float:
-        recency = row.recency * _ORDER_DECAY ** (self._orders - row.last_order)
+        recency = row.recency * ORDER_DECAY ** (self._orders - row.last_order)
         days = max(self._at - 1000 * row.last, 0) / DAY_MS
         return (
             self._person

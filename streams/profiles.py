@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from sinks.ledgers import (
     NO_DEBT,
     NOTHING,
+    ORDER_DECAY,
     Applied,
     Debt,
     Ledger,
@@ -36,9 +37,6 @@ from sinks.ledgers import (
     add_log_weights,
     is_query,
 )
-
-ORDER_DECAY: Final = 0.8
-"""What a key's recency keeps at each later order of the user (measured: `docs/quality.md`)."""
 
 
 @dataclass(frozen=True, slots=True)

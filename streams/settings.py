@@ -204,7 +204,7 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True):
     history_purchases: Annotated[int, _is("Bought products remembered.", "products", ge=1, le=4096)] = 256
     history_searches: Annotated[int, _is("Queries and clicked products remembered.", "keys", ge=1, le=4096)] = 16
     event_id_memory: Annotated[int, _is("Event ids remembered, to know a repeat.", "events", ge=0, le=4096)] = 32
-    pending: Annotated[int, _is("Products not known yet that may wait.", "products", ge=0, le=65_536)] = 4096
+    pending: Annotated[int, _is("Products not known yet that may wait.", "products", ge=0, le=65_535)] = 4096
 
 
 class Derivation(msgspec.Struct, frozen=True, kw_only=True):
