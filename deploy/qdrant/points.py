@@ -78,10 +78,22 @@ def engine_vectors(message: wire.Vectors, slots: VectorSlots) -> dict[str, Engin
 
 
 def _vector(message: wire.Vector, name: str, slots: VectorSlots) -> EngineVector:
+    slot = _slot(name, slots)
+    kind = message.WhichOneof("vector")
+    if kind is None:
+        return _deprecated_vector(message, name, slot)
+    return _literal(message, kind, name, slot)
+
+
+def _slot(name: str, slots: VectorSlots) -> VectorSlot:
     slot = slots.get(name)
     if slot is None:
         raise invalid(f"Not existing vector name error: {name}")
-    kind = message.WhichOneof("vector")
+    return slot
+
+
+def _literal(message: wire.Vector | wire.VectorInput, kind: str, name: str, slot: VectorSlot) -> EngineVector:
+    """A vector given number by number, in a point or in a query."""
     if kind == "dense":
         if slot.kind == "multi":
             return [_dense(message.dense, name, slot)]
@@ -90,8 +102,6 @@ def _vector(message: wire.Vector, name: str, slots: VectorSlots) -> EngineVector
         return _multi(message.multi_dense, name, slot)
     if kind == "sparse":
         return _sparse(message.sparse.indices, message.sparse.values, name, slot)
-    if kind is None:
-        return _deprecated_vector(message, name, slot)
     raise unserved(f"inference (vector {name!r} is given as a {kind})")
 
 
@@ -144,19 +154,7 @@ def _sparse(indices: Iterable[int], values: Iterable[float], name: str, slot: Ve
 
 def query_vector(message: wire.VectorInput, name: str, slots: VectorSlots) -> EngineVector:
     """A vector given literally in a query; raises `Refused` like `engine_vectors`."""
-    slot = slots.get(name)
-    if slot is None:
-        raise invalid(f"Not existing vector name error: {name}")
-    kind = message.WhichOneof("variant")
-    if kind == "dense":
-        if slot.kind == "multi":
-            return [_dense(message.dense, name, slot)]
-        return _dense(message.dense, name, slot, "dense")
-    if kind == "multi_dense":
-        return _multi(message.multi_dense, name, slot)
-    if kind == "sparse":
-        return _sparse(message.sparse.indices, message.sparse.values, name, slot)
-    raise unserved(f"inference (the query is given as a {kind})")
+    return _literal(message, message.WhichOneof("variant") or "nothing", name, _slot(name, slots))
 
 
 def stored_payload(fields: Mapping[str, wire.Value], open_fields: Container[str]) -> dict[str, Json]:
