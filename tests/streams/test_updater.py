@@ -59,6 +59,7 @@ class Shop:
     """One generation in Qdrant, and as many workers on it as a test wants."""
 
     def __init__(self, address: str, name: str) -> None:
+        self.address = address
         self.client = connect(address)
         self.name = name
         self.ids = PointIds(b"a secret of at least sixteen bytes")
@@ -201,8 +202,7 @@ async def test_rival_workers_batches_and_redeliveries_leave_the_fold_of_the_topi
                 at += size
 
     await asyncio.gather(run(first, random.Random(seed + 100)), run(second, random.Random(seed + 200)))
-    twin = Shop.__new__(Shop)
-    twin.__dict__ = {**shop.__dict__, "name": f"{shop.name}-calm"}
+    twin = Shop(shop.address, f"{shop.name}-calm")
     await twin.open()
     alone = twin.worker()
     await all_products(alone)
@@ -211,6 +211,7 @@ async def test_rival_workers_batches_and_redeliveries_leave_the_fold_of_the_topi
         rivals, expected = await shop.state_of(user), await twin.state_of(user)
         assert same(rivals.searches, expected.searches), user
         assert same(rivals.purchases, expected.purchases), user
+    await twin.client.close()
     assert first.updater.figures.writes_redone + second.updater.figures.writes_redone > 0
 
 
