@@ -29,7 +29,11 @@ _log.addFilter(_NotOnItsOwn())
 
 
 class KafkaUnreachable(ConnectionError):
-    """Kafka didn't answer in time, or refused the connection; the text says where and what to do."""
+    """Kafka didn't answer in time; the text says where and what to do."""
+
+
+class KafkaRefused(KafkaUnreachable):
+    """Kafka answers, and refuses our login or certificate, or we its certificate; the text says why."""
 
 
 def client_config(kafka: Kafka) -> dict[str, ConfigValue]:
@@ -63,7 +67,8 @@ def connect_admin(kafka: Kafka) -> AdminClient:
 def answered(ask: Callable[[], _R], kafka: Kafka, timeout_seconds: float = 30.0) -> _R:
     """What `ask` returns, asked again while Kafka is starting or moving; raises `KafkaUnreachable` after the time.
 
-    Errors that another try can't cure are raised at once, as they are.
+    Errors that another try can't cure are raised at once: as they are, and a login or a certificate that is refused,
+    which librdkafka retries like a broker that is away, as `KafkaRefused`.
     """
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -73,6 +78,11 @@ def answered(ask: Callable[[], _R], kafka: Kafka, timeout_seconds: float = 30.0)
             cause: KafkaError = error.args[0]
             if not (cause.retriable() or cause.code() in _PASSING):
                 raise
+            if kafka.security_protocol != "PLAINTEXT" and (refusal := _refusal(kafka)):
+                raise KafkaRefused(
+                    f"Kafka at {kafka.bootstrap_servers} refused the connection: {refusal}. Check kafka.sasl_username, "
+                    "kafka.sasl_password, kafka.sasl_mechanism and kafka.ssl_ca_location (`afterglow settings`)"
+                ) from error
             if time.monotonic() >= deadline:
                 raise KafkaUnreachable(
                     f"Kafka at {kafka.bootstrap_servers} can't be reached ({cause.str()}): "
@@ -81,6 +91,22 @@ def answered(ask: Callable[[], _R], kafka: Kafka, timeout_seconds: float = 30.0)
         time.sleep(0.2)
 
 
+def _refusal(kafka: Kafka) -> str:
+    """Why Kafka does not let us in; empty where it does, or does not answer. Librdkafka tells it only on the side."""
+    told: list[KafkaError] = []
+    admin = AdminClient({**client_config(kafka), "error_cb": told.append})
+    deadline = time.monotonic() + _HANDSHAKE_SECONDS
+    while not told and time.monotonic() < deadline:
+        admin.poll(0.1)
+    return next((error.str().rstrip(".") for error in told if _is_refusal(error)), "")
+
+
+def _is_refusal(error: KafkaError) -> bool:
+    # TLS spoken to a listener without it ends like a broken connection, but for its words.
+    return error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or "handshake failed" in error.str()
+
+
+_HANDSHAKE_SECONDS: Final = 3.0
 _PASSING: Final = frozenset(
     {
         KafkaError._TRANSPORT,
