@@ -122,7 +122,9 @@ def load(
         tokenizer = _tokenizer(folder, recipe)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} holds no model that can be loaded: {error}") from error
-    description = ModelDescription(name, identity(folder, recipe), network.dimension, str(target))
+    is_folder = bool(model) and Path(model).expanduser().is_dir()
+    source = str(folder) if is_folder else model
+    description = ModelDescription(name, identity(folder, recipe), network.dimension, str(target), source)
     return Model(description, tokenizer, network, recipe)
 
 

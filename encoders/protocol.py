@@ -38,6 +38,8 @@ class ModelDescription(msgspec.Struct, frozen=True):
     identity: str
     dimension: int
     device: str
+    source: str = ""
+    """What to load it from again: a folder, a hub name, or "" for the packaged model."""
 
 
 class EncodeRequest(msgspec.Struct, frozen=True, array_like=True):

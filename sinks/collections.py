@@ -34,7 +34,7 @@ Answer = TypeVar("Answer")
 
 ALIASES = ("profiles", "products", "statistics")
 
-_GENERATION_POINT = "00000000-0000-0000-0000-000000000001"
+GENERATION_POINT = "00000000-0000-0000-0000-000000000001"
 _MEAN_POINT = "00000000-0000-0000-0000-000000000002"
 _PROBE_POINT = "00000000-0000-0000-0000-000000000003"
 
@@ -61,10 +61,30 @@ class Model(msgspec.Struct, frozen=True):
     identity: str
     """Equal if and only if vectors are interchangeable."""
     dimension: int
+    source: str = ""
+    """What it was loaded from: a folder, a hub name, or "" for the packaged model."""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A topic that a generation is made from."""
+
+    topic: str
+    id: str
+    """Kafka's: a topic deleted and made anew has another."""
+    start: list[int]
+    """For each partition, the first offset that belongs to the generation."""
+
+
+class Built(msgspec.Struct, frozen=True):
+    """How far a replay had come when it handed the generation over."""
+
+    at_ms: int
+    until: dict[str, list[int]]
+    """By role and partition: the offset that was to be read next."""
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """What shaped a generation's ledgers."""
+    """What a generation was made from. Model, secret and fold never change: they shape every ledger."""
 
     name: str
     model: Model
@@ -73,6 +93,14 @@ class Generation(msgspec.Struct, frozen=True):
     fold: dict[str, object]
     """The settings of the fold (half-lives, weights, bounds), by name: what JSON can hold."""
     created_at_ms: int
+    sources: dict[str, Source] = {}
+    """By role: `searches`, `purchases`, `products`. Changes when a topic is made anew."""
+    from_ms: int | None = None
+    """Events whose records are older than this were left out; None: nothing was."""
+    replayed: bool = False
+    """Whether it is made by a replay; False: by live workers, from the first event on."""
+    built: Built | None = None
+    """Of a replay that was completed."""
 
 
 class RefusedGeneration(Exception):
@@ -97,20 +125,22 @@ async def open_generation(
     *,
     replication: Replication | None = None,
     retry: RetryPolicy | None = None,
+    serve: bool = True,
 ) -> Generation:
     """Make what is missing of a generation, and make sure that what is there was made for the same purpose.
 
     Idempotent, and safe to call from many workers at once: of two that record the generation, one wins, and the other
     compares. The record is written and compared before the collections with vectors are made, so that a worker that
-    is refused leaves nothing behind that its successor would trip over. An alias is made only where there is none:
-    repointing is for a replay to do.
+    is refused leaves nothing behind that its successor would trip over. With `serve`, aliases are made where there are
+    none; they are repointed by `sinks.generations.serve`.
 
     Returns:
-        The generation as it is recorded: `wanted`, or an equal one that was created earlier.
+        The generation as it is recorded: `wanted`, or one that was created earlier. Its fold settings may then be
+        others than the wanted ones, and hold: ledgers folded in two ways could not be told apart.
 
     Raises:
-        RefusedGeneration: model, secret or fold settings differ from the recorded ones, or the server ignores
-            conditions (Qdrant before 1.16).
+        RefusedGeneration: model or secret differ from the recorded ones, or the server ignores conditions (Qdrant
+            before 1.16).
         PermanentSinkError: Qdrant refused a call for good.
         ValueError: the name does not fit into a collection's name.
     """
@@ -150,7 +180,8 @@ async def open_generation(
             "product_id": models.PayloadSchemaType.KEYWORD,
         },
     )
-    await opening.aliases(wanted.name)
+    if serve:
+        await opening.aliases(wanted.name)
     return recorded
 
 
@@ -169,7 +200,7 @@ async def read_generation(
         lambda: client.collection_exists(collection), doing="a look-up", collection=collection, retry=retry
     ):
         return None
-    stored = await _read_point(client, collection, _GENERATION_POINT, replicated=False, retry=retry)
+    stored = await read_point(client, collection, GENERATION_POINT, replicated=False, retry=retry)
     if stored is None:
         return None
     try:
@@ -177,7 +208,7 @@ async def read_generation(
     except msgspec.DecodeError as error:
         raise RefusedGeneration(
             f"the record of generation {name!r} can't be read by this version ({error}). Run the version that wrote "
-            "it, or replay into a new generation (--generation NAME)."
+            "it, or replay into a new generation (`afterglow replay`)."
         ) from error
 
 
@@ -199,7 +230,7 @@ async def read_mean(
     Raises:
         PermanentSinkError: Qdrant refused the call for good.
     """
-    stored = await _read_point(
+    stored = await read_point(
         client, statistics_collection(name), _MEAN_POINT, replicated=replicated, retry=retry or RetryPolicy()
     )
     if stored is None:
@@ -254,31 +285,15 @@ def _compare(recorded: Generation, wanted: Generation) -> None:
             f"has {wanted.secret_fingerprint}; nobody would be found. Give it the secret file of the former "
             "(secret_file)"
         )
-    fold = msgspec.json.decode(msgspec.json.encode(wanted.fold))  # as it would be recorded
-    names = sorted(set(recorded.fold) | set(fold))
-    folds = [
-        f"{name} = {_shown(recorded.fold, name)} (here: {_shown(fold, name)})"
-        for name in names
-        if recorded.fold.get(name) != fold.get(name) or (name in recorded.fold) != (name in fold)
-    ]
-    if folds:
-        differences.append(
-            f"its profiles were folded with {', '.join(folds)}; ledgers folded in two ways can't be told apart. "
-            "Set these back (profiles.*)"
-        )
     if differences:
         raise RefusedGeneration(
-            f"generation {wanted.name!r} is not this worker's: {'. And '.join(differences)}, or start a new generation "
-            "with `generation = NAME`, which replays the topics from their beginning."
+            f"generation {wanted.name!r} is not this worker's: {'. And '.join(differences)}, or make a new generation: "
+            "`afterglow replay`."
         )
 
 
 def _described(model: Model) -> str:
     return f"{model.name} ({model.identity}, {model.dimension} dimensions)"
-
-
-def _shown(fold: dict[str, object], name: str) -> str:
-    return msgspec.json.encode(fold[name]).decode() if name in fold else "nothing"
 
 
 def _vector(dimension: int, datatype: models.Datatype, *, several: bool = False) -> models.VectorParams:
@@ -361,7 +376,7 @@ class _Opening:
         payload: Payload = {"generation": msgspec.json.encode(wanted).decode()}
         await self._write(
             collection,
-            Write(_GENERATION_POINT, version, None, payload_point(_GENERATION_POINT, version, payload)),
+            Write(GENERATION_POINT, version, None, payload_point(GENERATION_POINT, version, payload)),
         )
         recorded = await read_generation(self._client, wanted.name, retry=self._retry)
         if recorded is None:
@@ -404,9 +419,10 @@ class _Opening:
         return await until_answered(call, doing=doing, collection=collection, retry=self._retry)
 
 
-async def _read_point(
+async def read_point(
     client: AsyncQdrantClient, collection: str, id_: str, *, replicated: bool, retry: RetryPolicy
 ) -> Stored | None:
+    """The payload of one point; None where there is none. Raises PermanentSinkError."""
     request = qdrant.GetPoints(
         collection_name=collection,
         ids=[qdrant.PointId(uuid=id_)],

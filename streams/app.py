@@ -23,14 +23,10 @@ FETCH_WAIT_MS: Final = 20
 _NEVER_SECONDS: Final = 10 * 365 * 86_400.0
 
 
-def group_of(generation: str) -> str:
-    """The consumer group of a generation: its committed offsets are its own."""
-    return f"afterglow-{generation}"
-
-
 def create_app(
     settings: Settings,
     *,
+    group: str,
     events: Intake[EventT[bytes]],
     products: Intake[EventT[bytes]],
     on_assignment: Callable[[frozenset[int]], None],
@@ -42,7 +38,7 @@ def create_app(
     _shorten_fetch_wait()
     kafka = settings.kafka
     app = faust.App(
-        group_of(settings.generation),
+        group,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap_servers.split(",")],
         broker_credentials=_credentials(kafka),
         autodiscover=False,

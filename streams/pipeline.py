@@ -50,47 +50,46 @@ class Intake(Generic[Event]):
 
 
 class Pipeline(Generic[Event, Ready]):
-    """Takes batches from an intake, makes them ready, applies and acknowledges them, until something fails."""
+    """Takes batches, makes them ready, applies and acknowledges them, one after the other."""
 
     def __init__(
         self,
-        intake: Intake[Event],
+        take: Callable[[], Awaitable[Sequence[Event]]],
         *,
         prepare: Callable[[Sequence[Event]], Awaitable[Ready]],
         apply: Callable[[Ready], Awaitable[None]],
         acknowledge: Callable[[Sequence[Event]], Awaitable[None]],
-        batch_events: int,
-        linger_seconds: float,
     ) -> None:
-        self._intake = intake
+        """`take` waits for events and gives some, in order; none mean that there will be no more."""
+        self._take = take
         self._prepare = prepare
         self._apply = apply
         self._acknowledge = acknowledge
-        self._batch_events = batch_events
-        self._linger_seconds = linger_seconds
-        self._ready: asyncio.Queue[tuple[list[Event], Ready]] = asyncio.Queue(maxsize=1)
+        self._ready: asyncio.Queue[tuple[Sequence[Event], Ready] | None] = asyncio.Queue(maxsize=1)
         self._at_work = 0
 
     @property
     def busy(self) -> bool:
-        """Whether events have come that aren't acknowledged yet."""
-        return self._at_work > 0 or len(self._intake) > 0
+        """Whether events have been taken that aren't acknowledged yet."""
+        return self._at_work > 0
 
     async def run(self) -> None:
-        """Runs until cancelled, or until a batch fails for good: that error is raised, with nothing acknowledged."""
+        """Runs until there are no more events, or until a batch fails for good: that error is raised, with nothing
+        of the batch acknowledged.
+        """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._prepare_batches(), name="prepare")
             tasks.create_task(self._apply_batches(), name="apply")
 
     async def _prepare_batches(self) -> None:
-        while True:
-            events = await self._intake.take(self._batch_events, self._linger_seconds)
+        while events := await self._take():
             self._at_work += 1
             await self._ready.put((events, await self._prepare(events)))
+        await self._ready.put(None)
 
     async def _apply_batches(self) -> None:
-        while True:
-            events, ready = await self._ready.get()
+        while (batch := await self._ready.get()) is not None:
+            events, ready = batch
             await self._apply(ready)
             await self._acknowledge(events)
             self._at_work -= 1

@@ -25,6 +25,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     `due` is None until the records are done. `workers` is how many are in the group now.
     """
 
+    group: str
     records: int
     due: int | None
     workers: int
@@ -37,7 +38,8 @@ def wait_until_folded(
 ) -> None:
     """Return once every record up to these offsets (inclusive) is folded in, and what that made due is done.
 
-    First the committed offsets of the generation's group pass them; then no profile has work that is due by the time
+    First the committed offsets of the group of the generation in force pass them (another one's, should it take over
+    meanwhile); then no profile has work that is due by the time
     a candidate interval after that. Work of others that falls due by then is waited for as well. There is no time
     limit: without a worker it waits for one, and `report`, called at every look, says so (`workers` is 0).
     A Qdrant that doesn't answer is waited for; one that refuses raises `sinks.retry.PermanentSinkError`. Raises
@@ -45,14 +47,21 @@ def wait_until_folded(
     """
     if not offsets:
         return
-    group = f"afterglow-{settings.generation}"
+    from streams.generations import group_of, in_force
+
     admin = connect_admin(settings.kafka)
-    while (waiting := _records(admin, group, offsets, settings)).records:
+    while True:
+        generation = in_force(settings)
+        waiting = _records(admin, group_of(generation), offsets, settings)
+        if not waiting.records:
+            break
         report(waiting)
         time.sleep(POLL_SECONDS)
     report(waiting)
     horizon_ms = time.time_ns() // 1_000_000 + settings.derivation.candidates_interval.milliseconds
-    asyncio.run(_wait_for_due(settings, horizon_ms, lambda due: report(msgspec.structs.replace(waiting, due=due))))
+    asyncio.run(
+        _wait_for_due(settings, generation, horizon_ms, lambda due: report(msgspec.structs.replace(waiting, due=due)))
+    )
 
 
 def _records(admin: AdminClient, group: str, offsets: Mapping[TopicPartition, int], settings: Settings) -> Waiting:
@@ -60,25 +69,19 @@ def _records(admin: AdminClient, group: str, offsets: Mapping[TopicPartition, in
     committed = answered(lambda: committed_offsets(settings.kafka, group, topics), settings.kafka)
     missing = sum(max(0, offset + 1 - committed.get(at, 0)) for at, offset in offsets.items())
     workers = answered(lambda: member_count(admin, group), settings.kafka) if missing else 0
-    return Waiting(records=missing, due=None, workers=workers)
+    return Waiting(group=group, records=missing, due=None, workers=workers)
 
 
-async def _wait_for_due(settings: Settings, horizon_ms: int, report: Callable[[int], None]) -> None:
+async def _wait_for_due(settings: Settings, generation: str, horizon_ms: int, report: Callable[[int], None]) -> None:
     from qdrant_client import models
 
     from sinks.collections import profiles_collection
-    from sinks.connection import connect
     from sinks.retry import RetryPolicy, until_answered
+    from streams.generations import connected
 
-    qdrant = settings.qdrant
-    client = connect(
-        qdrant.address,
-        api_key=qdrant.api_key.reveal() or None,
-        tls=qdrant.tls,
-        timeout_seconds=qdrant.timeout.seconds,
-    )
+    client = connected(settings)
     is_due = models.Filter(must=[models.FieldCondition(key="due", range=models.Range(lte=horizon_ms))])
-    collection = profiles_collection(settings.generation)
+    collection = profiles_collection(generation)
 
     async def count() -> int:
         return (await client.count(collection, is_due, exact=True)).count

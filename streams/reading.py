@@ -54,7 +54,7 @@ async def open_recommender(settings: Settings) -> AsyncIterator[AsyncRecommender
         qdrant.address,
         read_secret(settings.secret_file),
         derivation_rules(settings),
-        generation=settings.generation if "generation" in settings.sources else None,
+        generation=settings.generation or None,
         exclude_bought=settings.derivation.exclude_bought,
         encode_query=encode_query,
         api_key=qdrant.api_key.reveal() or None,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
 from sinks.derivation import DerivationRules
 from sinks.ranking import RankingRules
 from streams.profiles import FoldRules, Rules
-from streams.settings import Settings
+from streams.settings import Duration, Profiles, Settings
 from streams.updater import RefreshRules, Weights
 
 
@@ -53,17 +58,23 @@ def refresh_rules(settings: Settings) -> RefreshRules:
     )
 
 
-def recorded_fold(settings: Settings) -> dict[str, object]:
-    """What a generation records of the settings that shape its ledgers: a worker with others is refused."""
-    profiles = settings.profiles
+def recorded_fold(profiles: Profiles) -> dict[str, object]:
+    """What a generation records of the settings that shape its ledgers. Durations are in milliseconds."""
     return {
-        "half_life_long_ms": profiles.half_life_long.milliseconds,
-        "half_life_short_ms": profiles.half_life_short.milliseconds,
-        "weight_search": profiles.weight_search,
-        "weight_click": profiles.weight_click,
-        "weight_purchase": profiles.weight_purchase,
-        "history_purchases": profiles.history_purchases,
-        "history_searches": profiles.history_searches,
-        "event_id_memory": profiles.event_id_memory,
-        "pending": profiles.pending,
+        f"{field}_ms" if isinstance(value, Duration) else field: (
+            value.milliseconds if isinstance(value, Duration) else value
+        )
+        for field, value in msgspec.structs.asdict(profiles).items()
     }
+
+
+def profiles_of(fold: Mapping[str, object], otherwise: Profiles) -> Profiles:
+    """The settings that `recorded_fold` recorded; of what it has no record of, `otherwise`'s."""
+    kept: dict[str, Any] = {}
+    for field, value in msgspec.structs.asdict(otherwise).items():
+        if isinstance(value, Duration):
+            recorded = fold.get(f"{field}_ms")
+            kept[field] = Duration(int(recorded)) if isinstance(recorded, int | float) else value
+        else:
+            kept[field] = type(value)(fold.get(field, value))
+    return Profiles(**kept)

@@ -190,7 +190,7 @@ class Encoder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Profiles(msgspec.Struct, frozen=True, kw_only=True):
-    """What shapes a profile's state. Belongs to the generation: another value needs a new one."""
+    """What shapes a profile's state. A generation keeps those it was made with: `afterglow replay` makes another."""
 
     half_life_long: Annotated[Duration, _is("After it an event counts half for the lasting taste.", "duration")] = (
         Duration(30 * 86_400_000)
@@ -253,11 +253,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     generation: Annotated[
         str,
         _is(
-            "Names the collections and the consumer group.",
+            "Work on this generation, served or not; empty: the one readers see, at first `main`.",
             "a-z, 0-9, . _ -, no more than 64",
-            pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z",
+            pattern=r"^([a-z0-9][a-z0-9_.-]{0,63})?\Z",
         ),
-    ] = "main"
+    ] = ""
     secret_file: Annotated[
         Path,
         _is("Keys the ids of points; made by `afterglow up`; default: `secret` in the data directory.", "path"),

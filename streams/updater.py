@@ -77,6 +77,14 @@ class _Understood:
     misplaced: InvalidEvent | None = None  # set where the user's ledger is of another partition
 
 
+class _Refresh(NamedTuple):
+    """Which profiles' candidates are derived along with a write."""
+
+    due: bool  # those that are due; the others are put off
+    all: bool = False  # every one, and everything else that is derived too
+    snapshot: CatalogueSnapshot | None = None  # looked in for what is near, instead of asking Qdrant
+
+
 class _Plan(NamedTuple):
     """Whether a profile's candidates are derived with this write, and when what is put off is due (ms)."""
 
@@ -177,7 +185,7 @@ class Updater:
         """
         await self._insert_titled_products(batch)
         inline = len(batch.events) <= self._refresh.inline_users
-        await self._in_chunks(batch.events, refresh=inline)
+        await self._in_chunks(batch.events, _Refresh(due=inline))
         understood = [event for events in batch.events.values() for event in events]
         batch.dead += [dead_letter(event.record, event.misplaced) for event in understood if event.misplaced]
         self.figures.events += len(understood)
@@ -189,38 +197,36 @@ class Updater:
         Safe for profiles whose partition another worker owns: the writes are conditional like any other. Where they
         are many, their candidates are put off.
         """
-        await self._in_chunks({id_: [] for id_ in point_ids}, refresh=len(point_ids) <= self._refresh.inline_users)
+        inline = len(point_ids) <= self._refresh.inline_users
+        await self._in_chunks({id_: [] for id_ in point_ids}, _Refresh(due=inline))
 
     async def refresh(self, point_ids: Sequence[str], snapshot: CatalogueSnapshot | None = None) -> None:
         """Does what was put off for these profiles: settles, and derives candidates anew. As safe as `settle`.
 
         A `snapshot` is looked in for what is near, instead of asking Qdrant.
         """
-        await self._in_chunks({id_: [] for id_ in point_ids}, refresh=True, snapshot=snapshot)
+        await self._in_chunks({id_: [] for id_ in point_ids}, _Refresh(due=True, snapshot=snapshot))
         self.figures.refreshed += len(point_ids)
 
-    async def _in_chunks(
-        self,
-        users: Mapping[str, list[_Understood]],
-        *,
-        refresh: bool,
-        snapshot: CatalogueSnapshot | None = None,
-    ) -> None:
+    async def rederive(self, point_ids: Sequence[str], snapshot: CatalogueSnapshot | None = None) -> None:
+        """Derives everything readers see anew for these profiles, whether or not anything has changed."""
+        await self._in_chunks({id_: [] for id_ in point_ids}, _Refresh(due=True, all=True, snapshot=snapshot))
+        self.figures.refreshed += len(point_ids)
+
+    async def _in_chunks(self, users: Mapping[str, list[_Understood]], refresh: _Refresh) -> None:
         waiting = list(users.items())
         chunks = [
             dict(waiting[start : start + self._chunk_users]) for start in range(0, len(waiting), self._chunk_users)
         ]
         async with asyncio.TaskGroup() as tasks:
             for chunk in chunks:
-                tasks.create_task(self._until_written(chunk, refresh, snapshot))
+                tasks.create_task(self._until_written(chunk, refresh))
 
-    async def _until_written(
-        self, users: dict[str, list[_Understood]], refresh: bool, snapshot: CatalogueSnapshot | None
-    ) -> None:
+    async def _until_written(self, users: dict[str, list[_Understood]], refresh: _Refresh) -> None:
         """Steps 3 to 5 for one chunk of users, again for those of whom somebody else has written meanwhile."""
         async with self._in_flight:
             while users:
-                writes = await self._fold(users, refresh, snapshot)
+                writes = await self._fold(users, refresh)
                 outcome = await self._profiles.write(writes)
                 mine = sum(outcome)
                 self.figures.profiles_written += mine
@@ -228,9 +234,7 @@ class Updater:
                 redo = [write.id for (write, _), written in zip(writes, outcome, strict=True) if not written]
                 users = {id_: users[id_] for id_ in redo}
 
-    async def _fold(
-        self, users: Mapping[str, list[_Understood]], refresh: bool, snapshot: CatalogueSnapshot | None
-    ) -> list[tuple[Write, Held]]:
+    async def _fold(self, users: Mapping[str, list[_Understood]], refresh: _Refresh) -> list[tuple[Write, Held]]:
         """Step 3: each user's state as read, folded on. A user for whom nothing is new is not written."""
         held = await self._profiles.load(list(users))
         states = {id_: held[id_].decoded() for id_ in users}
@@ -242,11 +246,11 @@ class Updater:
             waited = state.pending
             settled = settle_state(state, known, self._rules)
             folded = self._fold_user(state, users[id_], known)
-            if folded or settled or (refresh and held[id_].due is not None):
+            if folded or settled or refresh.all or (refresh.due and held[id_].due is not None):
                 changed.append(id_)
                 moved = settled or _moved(held[id_], state) >= self._refresh.move
                 waits_anew = not state.pending <= waited
-                plans.append(self._plan(held[id_], moved, waits_anew, now, refresh=refresh))
+                plans.append(self._plan(held[id_], moved, waits_anew, now, refresh))
         if not changed:
             return []
         tastes = derive([states[id_] for id_ in changed], known, self.mean, now, self._derivation)
@@ -257,7 +261,7 @@ class Updater:
             [tastes[row] for row in anew],
             self.mean,
             self._ranking,
-            snapshot=snapshot,
+            snapshot=refresh.snapshot,
         )
         fresh = dict(zip(anew, found, strict=True))
         titles = await self._titles_of(tastes)
@@ -326,18 +330,20 @@ class Updater:
         wanted = {key[1:] for taste in tastes for interest in taste.interests for key in interest.keys[:3]}
         return {product_id: product.title for product_id, product in (await self._catalogue.get(wanted)).items()}
 
-    def _plan(self, held: Held, moved: bool, waits_anew: bool, now: int, *, refresh: bool) -> _Plan:
+    def _plan(self, held: Held, moved: bool, waits_anew: bool, now: int, refresh: _Refresh) -> _Plan:
         """Whether to derive the candidates now, and when what is put off is due.
 
         A profile with products newly pending is due at once: the product may have come between the look-up and this
         write, when nobody could find who waits. Looking once more after the write closes the gap, since from then on
         the products agent finds the profile.
         """
+        if refresh.all:
+            return _Plan(derive_now=True, due=now if waits_anew else None)
         overdue = held.due is not None and held.due <= now
         if not moved and not overdue and not waits_anew:
             return _Plan(derive_now=False, due=held.due)
         may = now if held.made_at is None else max(now, held.made_at + self._refresh.interval_ms)
-        derive_now = refresh and may <= now
+        derive_now = refresh.due and may <= now
         if waits_anew:
             return _Plan(derive_now, due=now)
         return _Plan(derive_now, due=None if derive_now else may)

@@ -16,49 +16,32 @@ import threading
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import faust
-import numpy as np
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from faust.types import EventT
 
-from encoders.client import EncoderClient, EncoderError
-from sinks.catalogue import Catalogue
-from sinks.collections import (
-    Generation,
-    Mean,
-    Model,
-    RefusedGeneration,
-    Replication,
-    open_generation,
-    products_collection,
-    profiles_collection,
-    read_mean,
-    write_mean,
-)
-from sinks.connection import connect
-from sinks.identity import PointIds
+from encoders.client import EncoderError
+from sinks.collections import RefusedGeneration
+from sinks.generations import served_generation
 from sinks.ledgers import StateError
-from sinks.products import ProductStore
-from sinks.profiles import ProfileStore
 from sinks.retry import PermanentSinkError
-from sinks.snapshot import RecentSnapshot
-from sinks.writes import new_version
 from streams.app import create_app
-from streams.dead_letters import DeadLetter
-from streams.kafka import KafkaUnreachable, connect_admin
+from streams.generations import connected, group_of
+from streams.groups import LIVE, GroupInUse, members_of
+from streams.kafka import KafkaUnreachable, answered, connect_admin
+from streams.keeper import SWEPT_AT_ONCE, Keeper
 from streams.metrics import serve_metrics
+from streams.opening import open_for_writing
 from streams.pipeline import Intake, Pipeline
-from streams.producer import DeliveryFailed, EventProducer
-from streams.products import GROWTH, CatalogueUpdater, ProductBatch, catalogue_mean
+from streams.products import ProductBatch
 from streams.records import Record
-from streams.rules import derivation_rules, fold_rules, ranking_rules, recorded_fold, refresh_rules, weights
-from streams.secret import NoSecret, read_secret
+from streams.secret import NoSecret
 from streams.settings import Settings
-from streams.topics import MisconfiguredTopics, describe, ensure_topics
-from streams.updater import Batch, Updater
+from streams.topics import MisconfiguredTopics, describe
+from streams.updater import Batch
 
 logger = logging.getLogger("afterglow.worker")
 
@@ -66,9 +49,9 @@ STOP_SECONDS: Final = 15.0
 """How long a failed worker may take to leave the group in order; then it exits all the same."""
 
 TOPIC_CHECK_SECONDS: Final = 1.0
-_SWEPT_AT_ONCE: Final = 512
-_REFRESHED_AT_ONCE: Final = 16  # candidates take milliseconds a user, and events wait meanwhile
-_WORTH_A_SNAPSHOT: Final = 64  # users whose candidates are due
+_GENERATION_CHECK_SECONDS: Final = 1.0
+_GROUP_CHECK_SECONDS: Final = 0.5
+_SAY_EVERY_SECONDS: Final = 10.0
 
 
 class WorkerFailed(RuntimeError):
@@ -80,7 +63,10 @@ class TopicChanged(WorkerFailed):
 
 
 def run_worker(settings: Settings) -> None:
-    """Runs until SIGTERM or SIGINT. Raises WorkerFailed, from its cause."""
+    """Runs until SIGTERM or SIGINT. Raises WorkerFailed, from its cause.
+
+    When readers are led to another generation, this process starts anew, under the same id, to go on with that one.
+    """
     loop = _event_loop()
     asyncio.set_event_loop(loop)
     worker = _Worker(settings)
@@ -95,10 +81,13 @@ def run_worker(settings: Settings) -> None:
         ).execute_from_commandline()
     if worker.failure is not None:
         raise WorkerFailed(str(worker.failure)) from worker.failure
+    if worker.successor is not None:
+        _start_again()
 
 
 _CURED_BY_A_PERSON: Final = (
     EncoderError,
+    GroupInUse,
     KafkaUnreachable,
     MisconfiguredTopics,
     NoSecret,
@@ -116,110 +105,74 @@ class _Worker:
         self._settings = settings
         self._admin: AdminClient = connect_admin(settings.kafka)
         self._partitions: frozenset[int] = frozenset()
+        self._assigned = False
         self._events: Intake[EventT[bytes]] = Intake(settings.worker.buffer_events)
         self._products: Intake[EventT[bytes]] = Intake(settings.worker.buffer_events)
-        self._producer: EventProducer | None = None
         self.failure: BaseException | None = None
+        self.successor: str | None = None
+        """The generation that took over, and that this process is to go on with."""
 
     async def open(self) -> None:
         """Connects to everything and makes sure that it fits together, before a single event is read."""
         settings = self._settings
-        self._topics = await asyncio.to_thread(ensure_topics, settings)
-        ids = PointIds(read_secret(settings.secret_file))
-        self._encoder = EncoderClient(settings.encoder_address)
-        model = await self._encoder.describe()
-        qdrant = settings.qdrant
-        self._client = connect(
-            qdrant.address,
-            api_key=qdrant.api_key.reveal() or None,
-            tls=qdrant.tls,
-            timeout_seconds=qdrant.timeout.seconds,
+        self._client = connected(settings)
+        opened = await open_for_writing(settings, self._client)
+        self._opened = opened
+        self._keeper = Keeper(
+            opened.settings, opened.generation, client=self._client, encoder=opened.encoder, ids=opened.ids
         )
-        replication = Replication(qdrant.replication_factor, qdrant.shard_number)
-        self._replicated = replication.replicated
-        generation = Generation(
-            name=settings.generation,
-            model=Model(model.name, model.identity, model.dimension),
-            secret_fingerprint=ids.fingerprint,
-            fold=recorded_fold(settings),
-            created_at_ms=_now_ms(),
-        )
-        await open_generation(self._client, generation, replication=replication)
-        self._assemble(ids)
-        self._mean: Mean | None = None
-        self._updater.mean = np.zeros(model.dimension, np.float32)
-        await self._read_mean()
+        await self._keeper.start()
         if port := settings.worker.metrics_port:
             try:
-                serve_metrics(port, self._updater.figures, lambda: len(self._events) + len(self._products))
+                serve_metrics(port, self._keeper.figures, lambda: len(self._events) + len(self._products))
             except OSError as error:
                 raise WorkerFailed(
                     f"figures can't be served on port {port} ({error.strerror}): give each worker of a host a "
                     "worker.metrics_port of its own, or 0 for none"
                 ) from error
+        self._assemble(opened.generation.name)
+        await self._wait_for_group()
 
-    def _assemble(self, ids: PointIds) -> None:
-        settings, name = self._settings, self._settings.generation
-        self._profiles = ProfileStore(
-            self._client,
-            profiles_collection(name),
-            cached_bytes=settings.worker.profile_cache,
-            replicated=self._replicated,
-        )
-        catalogue = Catalogue(
-            self._client,
-            products_collection(name),
-            ids,
-            cached=settings.worker.cached_products,
-            replicated=self._replicated,
-        )
-        self._snapshots = RecentSnapshot(self._client, products_collection(name))
-        self._product_store = ProductStore(self._client, catalogue, ids, replicated=self._replicated)
-        self._updater = Updater(
-            searches_topic=settings.topics.searches,
-            profiles=self._profiles,
-            catalogue=catalogue,
-            products=self._product_store,
-            encoder=self._encoder,
-            ids=ids,
-            rules=fold_rules(settings),
-            weights=weights(settings),
-            derivation=derivation_rules(settings),
-            ranking=ranking_rules(settings),
-            refresh=refresh_rules(settings),
-            chunk_users=settings.worker.chunk_users,
-            writes_in_flight=settings.worker.writes_in_flight,
-            clock=_now_ms,
-        )
-        self._catalogue_updater = CatalogueUpdater(
-            products=self._product_store,
-            profiles=self._profiles,
-            encoder=self._encoder,
-            settle=self._updater.settle,
-        )
+    def _assemble(self, generation: str) -> None:
+        settings, keeper = self._settings, self._keeper
         batch_events, linger = settings.worker.batch_events, settings.worker.linger.seconds
         self._event_pipeline: Pipeline[EventT[bytes], Batch] = Pipeline(
-            self._events,
-            prepare=lambda events: self._updater.prepare([self._record(event) for event in events]),
-            apply=self._apply_events,
+            lambda: self._events.take(batch_events, linger),
+            prepare=lambda events: keeper.prepare_events([self._record(event) for event in events]),
+            apply=keeper.apply_events,
             acknowledge=_acknowledge,
-            batch_events=batch_events,
-            linger_seconds=linger,
         )
         self._product_pipeline: Pipeline[EventT[bytes], ProductBatch] = Pipeline(
-            self._products,
-            prepare=lambda events: self._catalogue_updater.prepare([self._record(event) for event in events]),
-            apply=self._apply_products,
+            lambda: self._products.take(batch_events, linger),
+            prepare=lambda events: keeper.prepare_products([self._record(event) for event in events]),
+            apply=keeper.apply_products,
             acknowledge=_acknowledge,
-            batch_events=batch_events,
-            linger_seconds=linger,
         )
-        self.app = create_app(settings, events=self._events, products=self._products, on_assignment=self._on_assignment)
+        self._group = group_of(generation)
+        self.app = create_app(
+            settings, group=self._group, events=self._events, products=self._products, on_assignment=self._on_assignment
+        )
         self.app.task()(self._run)
+
+    async def _wait_for_group(self) -> None:
+        """Faust and a replay's consumers can't be members of one group at once: whoever comes first is waited for."""
+        told: float | None = None
+        while others := await asyncio.to_thread(self._members_of_another_kind):
+            if told is None or time.monotonic() - told >= _SAY_EVERY_SECONDS:
+                told = time.monotonic()
+                logger.info(
+                    "event=waiting_for_group group=%s reason='%d members of another kind, as a replay has'",
+                    self._group, others,
+                )  # fmt: skip
+            await asyncio.sleep(_GROUP_CHECK_SECONDS)
+
+    def _members_of_another_kind(self) -> int:
+        members = answered(lambda: members_of(self._admin, self._group), self._settings.kafka)
+        return 0 if members.assignor in ("", LIVE) else members.number
 
     async def _run(self) -> None:
         """Everything this worker does beside reading: until it is cancelled (SIGTERM) or something fails for good."""
-        logger.info("event=worker_running generation=%s", self._settings.generation)
+        logger.info("event=worker_running generation=%s", self._opened.generation.name)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for work in self._work():
@@ -234,6 +187,8 @@ class _Worker:
             self._sweep(),
             self._keep_mean(),
             self._watch_topics(),
+            self._watch_generation(),
+            self._watch_group(),
         )
 
     def _fail(self, error: BaseException) -> None:
@@ -244,13 +199,13 @@ class _Worker:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _on_assignment(self, partitions: frozenset[int]) -> None:
-        self._partitions = partitions
-        self._profiles.forget()
+        self._partitions, self._assigned = partitions, True
+        self._keeper.profiles.forget()
         logger.info("event=assigned partitions=%s", sorted(partitions))
 
     def _record(self, event: EventT[bytes]) -> Record:
         message = event.message
-        topic = self._topics[message.topic]
+        topic = self._opened.topics[message.topic]
         return Record(
             topic=message.topic,
             topic_id=topic.id,
@@ -261,79 +216,60 @@ class _Worker:
             value=message.value,
         )
 
-    async def _apply_events(self, batch: Batch) -> None:
-        await self._updater.apply(batch)
-        await self._bury(batch.dead)
-
-    async def _apply_products(self, batch: ProductBatch) -> None:
-        await self._bury(batch.dead)
-        await self._catalogue_updater.apply(batch)
-        await self._renew_mean()
-
-    async def _bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Sends what could not be understood to the dead-letter topic, before its offset may be committed."""
-        if letters:
-            await asyncio.to_thread(self._send_letters, letters)
-
-    def _send_letters(self, letters: Sequence[DeadLetter]) -> None:
-        if self._producer is None:
-            self._producer = EventProducer(self._settings)
-        while True:
-            for letter in letters:
-                self._producer.send(self._settings.topics.dead_letters, letter.key, letter.value, letter.headers())
-            try:
-                self._producer.flush()
-            except DeliveryFailed as failure:
-                logger.warning("event=dead_letters_not_delivered reason=%r retrying=yes", str(failure))
-            else:
-                return
-
     async def _sweep(self) -> None:
-        """Does what was put off, a few users at a time; while events come in, it leaves them half of the time."""
+        """Does what was put off; while events come in, it leaves them half of the time."""
         interval = self._settings.worker.sweep_interval.seconds
         while True:
-            ids = await self._profiles.due(self._partitions, _now_ms(), _SWEPT_AT_ONCE) if self._partitions else []
-            snapshot = await self._snapshots.get() if len(ids) >= _WORTH_A_SNAPSHOT else None
-            for start in range(0, len(ids), _REFRESHED_AT_ONCE):
-                began = time.monotonic()
-                await self._updater.refresh(ids[start : start + _REFRESHED_AT_ONCE], snapshot)
-                if self._event_pipeline.busy:
-                    await asyncio.sleep(time.monotonic() - began)
-            if len(ids) < _SWEPT_AT_ONCE:
+            done = await self._keeper.sweep(
+                self._partitions, busy=lambda: self._event_pipeline.busy or len(self._events) > 0
+            )
+            if done < SWEPT_AT_ONCE:
                 await asyncio.sleep(interval)
 
     async def _keep_mean(self) -> None:
         """Follows the mean that whichever worker has the products keeps."""
         while True:
             await asyncio.sleep(5 * self._settings.worker.sweep_interval.seconds)
-            await self._read_mean()
+            await self._keeper.read_mean()
 
-    async def _read_mean(self) -> None:
-        mean = await read_mean(self._client, self._settings.generation, replicated=self._replicated)
-        if mean is not None:
-            self._mean = mean
-            self._updater.mean = mean.vector.astype(np.float32)
+    async def _watch_group(self) -> None:
+        """Until this worker has partitions: a replay that came first by a moment leaves Faust hanging, silently."""
+        while not self._assigned:
+            await asyncio.sleep(_GROUP_CHECK_SECONDS)
+            try:
+                others = await asyncio.to_thread(self._members_of_another_kind)
+            except (KafkaException, KafkaUnreachable):
+                continue
+            if others and not self._assigned:
+                raise WorkerFailed(
+                    f"{others} members of another kind, as a replay has, came into the group {self._group} first: "
+                    "start again when they have left"
+                )
 
-    async def _renew_mean(self) -> None:
-        """Takes μ anew when the catalogue has grown enough. Of two workers that do, one wins; both are right."""
-        count = await self._product_store.count()
-        if self._mean is not None and count < GROWTH * self._mean.n:
-            return
-        vector, count = await catalogue_mean(self._product_store, len(self._updater.mean))
-        mean = Mean(new_version(), count, vector)
-        replaces = None if self._mean is None else self._mean.version
-        await write_mean(self._client, self._settings.generation, mean, replaces=replaces, replicated=self._replicated)
-        await self._read_mean()
+    async def _watch_generation(self) -> None:
+        """Goes over to the generation that readers are led to: this process stops in order, and starts anew in it."""
+        mine = self._opened.generation.name
+        while True:
+            await asyncio.sleep(_GENERATION_CHECK_SECONDS)
+            if self._settings.generation:  # it was told which one
+                continue
+            served = await served_generation(self._client)
+            if served not in (None, mine):
+                logger.info("event=generation_replaced generation=%s successor=%s", mine, served)
+                self.successor = served
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
     async def _watch_topics(self) -> None:
         """Faust silently drops a topic that was deleted and made anew: this notices, and stops the worker by name."""
+        topics = self._opened.topics
         while True:
             await asyncio.sleep(TOPIC_CHECK_SECONDS)
             try:
-                found = await asyncio.to_thread(describe, self._admin, list(self._topics))
+                found = await asyncio.to_thread(describe, self._admin, list(topics))
             except KafkaException:  # away for now: Faust and the pipelines wait as well
                 continue
-            for name, topic in self._topics.items():
+            for name, topic in topics.items():
                 if name not in found:
                     raise TopicChanged(f"topic {name} is gone (it had id {topic.id}); start again when it is back")
                 if found[name].id != topic.id:
@@ -375,5 +311,12 @@ def _exit_later(error: BaseException) -> None:
     os._exit(1)
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _start_again() -> NoReturn:
+    """The same command in the same process, with nothing of this run's: Faust can't be started twice in one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for file in Path("/dev/fd").iterdir():  # sockets of libraries that would otherwise stay open
+        with contextlib.suppress(OSError):
+            if int(file.name) > 2:
+                os.set_inheritable(int(file.name), False)
+    os.execv(sys.executable, sys.orig_argv)

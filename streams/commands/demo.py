@@ -77,7 +77,9 @@ def _run(directory: Path, *, shoppers: int, workers: int, as_json: bool, kept: b
     shop = open_shop(seed=SEED, shoppers=shoppers, until_ms=time.time_ns() // 1_000_000)
     screen.open(shop)
     with running(load(None, directory), workers=workers, report=screen.note) as stack:
-        settings = load(None, directory)  # with where everything listens now
+        from streams.generations import resolved
+
+        settings = resolved(load(None, directory))  # with where everything listens now
         try:
             summary = asyncio.run(_while_running(stack, _perform(settings, shop, screen, started)))
         except KeyboardInterrupt:

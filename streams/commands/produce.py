@@ -69,7 +69,7 @@ def command(
         seconds = time.monotonic() - started
         wait = wait and not interrupted.is_set()
         if wait:
-            wait_until_folded(settings, producer.offsets, _waiting_on(progress, f"afterglow-{settings.generation}"))
+            wait_until_folded(settings, producer.offsets, _waiting_on(progress))
     _summarise(topic, sent, seconds, time.monotonic() - started if wait else None, refusals, as_json=as_json)
     if interrupted.is_set():
         raise click.Abort
@@ -235,7 +235,7 @@ def _bar() -> Iterator[Progress | None]:
         yield progress
 
 
-def _waiting_on(progress: Progress | None, group: str) -> Callable[[Waiting], None]:
+def _waiting_on(progress: Progress | None) -> Callable[[Waiting], None]:
     """Shows what is still to come; where there is no bar, says once if there is no worker."""
     if progress is None:
         told = False
@@ -243,7 +243,7 @@ def _waiting_on(progress: Progress | None, group: str) -> Callable[[Waiting], No
         def tell(waiting: Waiting) -> None:
             nonlocal told
             if waiting.records and not waiting.workers and not told:
-                click.echo(f"waiting for a worker: none is in the group {group}", err=True)
+                click.echo(f"waiting for a worker: none is in the group {waiting.group}", err=True)
                 told = True
 
         return tell
@@ -254,7 +254,7 @@ def _waiting_on(progress: Progress | None, group: str) -> Callable[[Waiting], No
         nonlocal total
         total = max(total, waiting.records)
         if waiting.records and not waiting.workers:
-            description = f"waiting for a worker of the group {group}"
+            description = f"waiting for a worker of the group {waiting.group}"
         else:
             description = "recommending" if waiting.due else "folding in"
         left = waiting.records or waiting.due or 0

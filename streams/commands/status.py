@@ -25,10 +25,11 @@ def command(settings: Settings, as_json: bool) -> None:
 
     Exit code 1, with the problems in words, when something is wrong. Lag is no problem by itself.
     """
+    from streams.generations import resolved
     from streams.health import look
 
     logging.getLogger("encoders").setLevel(logging.ERROR)  # what does not answer is told below
-    status = asyncio.run(look(settings))
+    status = asyncio.run(look(resolved(settings)))
     if as_json:
         print_json(status)
     else:

@@ -169,10 +169,11 @@ def _group_has(settings: Settings, members: int) -> bool:
     """Whether that many workers have shared the partitions among themselves."""
     from confluent_kafka import ConsumerGroupState, KafkaException
 
+    from streams.generations import group_of, resolved
     from streams.kafka import connect_admin
 
     admin = connect_admin(settings.kafka)
-    group = f"afterglow-{settings.generation}"
+    group = group_of(resolved(settings).generation)
     try:
         described = admin.describe_consumer_groups([group], request_timeout=5)[group].result()
     except KafkaException:  # it has no such group yet, or is still loading it

@@ -43,10 +43,11 @@ def command(settings: Settings, sample: int | None, show_users: bool, as_json: b
     moved it is counted apart as not comparable, and is no difference; counts and weights are compared all the same.
     Interests that were derived from an earlier catalogue are counted apart, too: the user's next event renews them.
     """
+    from streams.generations import resolved
     from streams.verification.judge import verify
 
     with _progress() as report:
-        verdict = verify(settings, sample=sample, report=report)
+        verdict = verify(resolved(settings), sample=sample, report=report)
     if not show_users:
         unnamed = [msgspec.structs.replace(difference, user=None) for difference in verdict.differences]
         verdict = msgspec.structs.replace(verdict, differences=unnamed)

@@ -12,7 +12,13 @@ from streams.settings import load
 
 def app_with(**overrides: str):
     settings = load(overrides={name.replace("__", "."): value for name, value in overrides.items()}, environment={})
-    return create_app(settings, events=Intake(1), products=Intake(1), on_assignment=lambda partitions: None)
+    return create_app(
+        settings,
+        group="afterglow-spring",
+        events=Intake(1),
+        products=Intake(1),
+        on_assignment=lambda partitions: None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +57,7 @@ def test_tls_checks_the_brokers_certificate_and_name(protocol: str):
 
 
 def test_the_group_and_the_reset_are_those_of_the_generation():
-    conf = app_with(generation="spring").conf
+    conf = app_with().conf
     assert conf.id == "afterglow-spring"
     assert conf.consumer_auto_offset_reset == "earliest"
 

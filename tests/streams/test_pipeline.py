@@ -37,12 +37,10 @@ class Recorder:
 
 def pipeline_of(intake: Intake[int], recorder: Recorder, batch_events: int = 3) -> Pipeline[int, list[int]]:
     return Pipeline(
-        intake,
+        lambda: intake.take(batch_events, 0.001),
         prepare=recorder.prepare,
         apply=recorder.apply,
         acknowledge=recorder.acknowledge,
-        batch_events=batch_events,
-        linger_seconds=0.001,
     )
 
 
@@ -58,7 +56,7 @@ async def test_every_event_is_prepared_applied_and_acknowledged_once_in_order():
     running = asyncio.create_task(pipeline.run())
     for event in range(20):
         await intake.put(event)
-    await until(lambda: not pipeline.busy)
+    await until(lambda: not len(intake) and not pipeline.busy)
     assert recorder.of("prepare") == recorder.of("apply") == recorder.of("acknowledge") == list(range(20))
     running.cancel()
 
@@ -85,6 +83,19 @@ async def test_a_batch_that_fails_for_good_ends_the_pipeline_and_nothing_from_it
         await pipeline_of(intake, recorder).run()
     assert failure.group_contains(RuntimeError, match="refused for good")
     assert recorder.of("acknowledge") == [0, 1, 2]
+
+
+async def test_a_pipeline_without_more_events_ends_when_all_are_acknowledged():
+    recorder = Recorder()
+    batches = [[1, 2], [3], [4, 5]]
+
+    async def take() -> list[int]:
+        return batches.pop(0) if batches else []
+
+    pipeline = Pipeline(take, prepare=recorder.prepare, apply=recorder.apply, acknowledge=recorder.acknowledge)
+    await pipeline.run()
+    assert recorder.of("acknowledge") == [1, 2, 3, 4, 5]
+    assert not pipeline.busy
 
 
 async def test_a_full_intake_makes_its_producer_wait():

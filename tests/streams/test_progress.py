@@ -51,6 +51,7 @@ def test_it_waits_for_the_commit_and_then_for_what_is_due(settings: Settings, qd
     group = Consumer(
         {"bootstrap.servers": given["kafka.bootstrap_servers"], "group.id": f"afterglow-{given['generation']}"}
     )
+    name_of_group = f"afterglow-{settings.generation}"
     seen: list[Waiting] = []
 
     def work(waiting: Waiting) -> None:
@@ -67,11 +68,11 @@ def test_it_waits_for_the_commit_and_then_for_what_is_due(settings: Settings, qd
     wait_until_folded(settings, events.offsets, work)
     group.close()
     assert seen == [
-        Waiting(records=5, due=None, workers=0),
-        Waiting(records=2, due=None, workers=0),
-        Waiting(records=0, due=None, workers=0),
-        Waiting(records=0, due=1, workers=0),
-        Waiting(records=0, due=0, workers=0),
+        Waiting(group=name_of_group, records=5, due=None, workers=0),
+        Waiting(group=name_of_group, records=2, due=None, workers=0),
+        Waiting(group=name_of_group, records=0, due=None, workers=0),
+        Waiting(group=name_of_group, records=0, due=1, workers=0),
+        Waiting(group=name_of_group, records=0, due=0, workers=0),
     ]
 
 

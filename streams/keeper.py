@@ -1,0 +1,186 @@
+"""Everything that changes one generation: its stores, the updaters that write them, and the work they put off.
+
+A live worker and a replay drive the same keeper. They bring records and acknowledge them; what happens in between
+is here, and is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from qdrant_client import AsyncQdrantClient
+
+from encoders.client import EncoderClient
+from sinks.catalogue import Catalogue
+from sinks.collections import Generation, Mean, products_collection, profiles_collection, read_mean, write_mean
+from sinks.identity import PointIds
+from sinks.products import ProductStore
+from sinks.profiles import ProfileStore
+from sinks.snapshot import RecentSnapshot
+from sinks.writes import new_version
+from streams.dead_letters import DeadLetter
+from streams.producer import DeliveryFailed, EventProducer
+from streams.products import GROWTH, CatalogueUpdater, ProductBatch, catalogue_mean
+from streams.records import Record
+from streams.rules import derivation_rules, fold_rules, ranking_rules, refresh_rules, weights
+from streams.settings import Settings
+from streams.topics import TopicPartition
+from streams.updater import Batch, Updater
+
+logger = logging.getLogger("afterglow.keeper")
+
+SWEPT_AT_ONCE: Final = 512
+_REFRESHED_AT_ONCE: Final = 16  # candidates take milliseconds a user, and events wait meanwhile
+_WORTH_A_SNAPSHOT: Final = 64  # users whose candidates are due
+
+
+class Keeper:
+    """Of a generation that is recorded and whose collections exist. `start` it before anything else.
+
+    Every method raises PermanentSinkError, StateError or EncoderError where no retry can help.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        generation: Generation,
+        *,
+        client: AsyncQdrantClient,
+        encoder: EncoderClient,
+        ids: PointIds,
+        buried: Callable[[], Mapping[TopicPartition, int]] = dict,
+    ) -> None:
+        """`settings.profiles` are those of the generation: `streams.generations.as_folded`.
+
+        `buried` gives the offsets below which another generation has seen to dead letters; asked from a thread.
+        """
+        name = generation.name
+        self.generation = generation
+        self._settings = settings
+        self._client = client
+        self._replicated = settings.qdrant.replication_factor > 1
+        self._mean: Mean | None = None
+        self._buried = buried
+        self._producer: EventProducer | None = None
+        self.profiles = ProfileStore(
+            client,
+            profiles_collection(name),
+            cached_bytes=settings.worker.profile_cache,
+            replicated=self._replicated,
+        )
+        catalogue = Catalogue(
+            client,
+            products_collection(name),
+            ids,
+            cached=settings.worker.cached_products,
+            replicated=self._replicated,
+        )
+        self._snapshots = RecentSnapshot(client, products_collection(name))
+        self._products = ProductStore(client, catalogue, ids, replicated=self._replicated)
+        self._updater = Updater(
+            searches_topic=settings.topics.searches,
+            profiles=self.profiles,
+            catalogue=catalogue,
+            products=self._products,
+            encoder=encoder,
+            ids=ids,
+            rules=fold_rules(settings),
+            weights=weights(settings),
+            derivation=derivation_rules(settings),
+            ranking=ranking_rules(settings),
+            refresh=refresh_rules(settings),
+            chunk_users=settings.worker.chunk_users,
+            writes_in_flight=settings.worker.writes_in_flight,
+            clock=_now_ms,
+        )
+        self._catalogue_updater = CatalogueUpdater(
+            products=self._products, profiles=self.profiles, encoder=encoder, settle=self._updater.settle
+        )
+        self.figures = self._updater.figures
+
+    async def start(self) -> None:
+        """Reads what the generation has beside profiles and products."""
+        self._updater.mean = np.zeros(self.generation.model.dimension, np.float32)
+        await self.read_mean()
+
+    async def prepare_events(self, records: Sequence[Record]) -> Batch:
+        return await self._updater.prepare(records)
+
+    async def apply_events(self, batch: Batch) -> None:
+        """Returns when the batch may be acknowledged: all of it is stored, or is a dead letter that Kafka has."""
+        await self._updater.apply(batch)
+        await self._bury(batch.dead)
+
+    async def prepare_products(self, records: Sequence[Record]) -> ProductBatch:
+        return await self._catalogue_updater.prepare(records)
+
+    async def apply_products(self, batch: ProductBatch) -> None:
+        """Like `apply_events`; and follows the catalogue's growth with a new mean."""
+        await self._bury(batch.dead)
+        await self._catalogue_updater.apply(batch)
+        await self._renew_mean()
+
+    async def sweep(self, partitions: frozenset[int], *, busy: Callable[[], bool] = lambda: False) -> int:
+        """Does what was put off for profiles of these partitions, a few at a time; returns how many.
+
+        At most `SWEPT_AT_ONCE`: fewer mean that nothing more is due. While `busy` it takes half of the time only.
+        """
+        ids = await self.profiles.due(partitions, _now_ms(), SWEPT_AT_ONCE) if partitions else []
+        snapshot = await self._snapshots.get() if len(ids) >= _WORTH_A_SNAPSHOT else None
+        for start in range(0, len(ids), _REFRESHED_AT_ONCE):
+            began = time.monotonic()
+            await self._updater.refresh(ids[start : start + _REFRESHED_AT_ONCE], snapshot)
+            if busy():
+                await asyncio.sleep(time.monotonic() - began)
+        return len(ids)
+
+    async def rederive(self, ids: Sequence[str]) -> None:
+        """Derives everything anew of these profiles, due or not."""
+        await self._updater.rederive(ids, await self._snapshots.get())
+
+    async def read_mean(self) -> None:
+        """Takes over the mean that is stored now."""
+        mean = await read_mean(self._client, self.generation.name, replicated=self._replicated)
+        if mean is not None:
+            self._mean = mean
+            self._updater.mean = mean.vector.astype(np.float32)
+
+    async def _renew_mean(self) -> None:
+        """Takes μ anew when the catalogue has grown enough. Of two that do, one wins; both are right."""
+        count = await self._products.count()
+        if self._mean is not None and count < GROWTH * self._mean.n:
+            return
+        vector, count = await catalogue_mean(self._products, len(self._updater.mean))
+        mean = Mean(new_version(), count, vector)
+        replaces = None if self._mean is None else self._mean.version
+        await write_mean(self._client, self.generation.name, mean, replaces=replaces, replicated=self._replicated)
+        await self.read_mean()
+
+    async def _bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Sends what could not be understood to the dead-letter topic, before its offset may be committed."""
+        if letters:
+            await asyncio.to_thread(self._send_letters, letters)
+
+    def _send_letters(self, letters: Sequence[DeadLetter]) -> None:
+        buried = self._buried()
+        letters = [letter for letter in letters if letter.offset >= buried.get((letter.topic, letter.partition), 0)]
+        if self._producer is None:
+            self._producer = EventProducer(self._settings)
+        while True:
+            for letter in letters:
+                self._producer.send(self._settings.topics.dead_letters, letter.key, letter.value, letter.headers())
+            try:
+                self._producer.flush()
+            except DeliveryFailed as failure:
+                logger.warning("event=dead_letters_not_delivered reason=%r retrying=yes", str(failure))
+            else:
+                return
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,186 @@
+"""Opens a generation for writing: everything it takes, checked against each other, before a single event is read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final, NamedTuple
+
+import msgspec
+from qdrant_client import AsyncQdrantClient
+
+from encoders.client import EncoderClient, ModelDescription
+from sinks.collections import (
+    Generation,
+    Model,
+    RefusedGeneration,
+    Replication,
+    Source,
+    open_generation,
+    read_generation,
+)
+from sinks.generations import change_generation
+from sinks.identity import PointIds
+from streams.generations import as_folded, generation_in_force, group_of, overruled
+from streams.groups import set_offsets
+from streams.kafka import answered, connect_admin
+from streams.rules import recorded_fold
+from streams.secret import read_secret
+from streams.settings import Settings
+from streams.topics import MisconfiguredTopics, Topic, ensure_topics, first_offsets
+
+logger = logging.getLogger("afterglow.opening")
+
+ROLES: Final = ("searches", "purchases", "products")
+ENCODER_SECONDS: Final = 120.0
+"""How long an encoding worker may serve another model than the generation's: it may be changing over."""
+
+_POLL_SECONDS: Final = 0.5
+
+
+class Opened(NamedTuple):
+    """A generation, and what it takes to write it."""
+
+    generation: Generation
+    settings: Settings  # with the profiles' settings that the generation was made with
+    topics: dict[str, Topic]  # by name, the dead letters' among them
+    ids: PointIds
+    encoder: EncoderClient
+
+
+async def open_for_writing(settings: Settings, client: AsyncQdrantClient) -> Opened:
+    """The generation in force, made where there is none.
+
+    Waits for Kafka, Qdrant and an encoding worker with the generation's model. Raises MisconfiguredTopics,
+    KafkaUnreachable, NoSecret, EncoderError, RefusedGeneration, GroupInUse and PermanentSinkError.
+    """
+    topics = await asyncio.to_thread(ensure_topics, settings)
+    ids = PointIds(read_secret(settings.secret_file))
+    name = await generation_in_force(settings, client)
+    recorded = await read_generation(client, name)
+    encoder, model = await _encoder(settings, recorded)
+    wanted = new_generation(settings, name, model, ids, await sources_now(settings, topics))
+    generation = await open_generation(client, wanted, replication=replication(settings))
+    generation = await follow_topics(settings, client, generation, topics)
+    for setting, (given, kept) in overruled(settings, generation).items():
+        logger.warning(
+            "event=setting_overruled setting=%s value=%s from=%r reason='generation %s was made with %s, which holds: "
+            "`afterglow replay` makes one with another value'",
+            setting, given, settings.source(setting), name, kept,
+        )  # fmt: skip
+    return Opened(generation, as_folded(settings, generation), topics, ids, encoder)
+
+
+def new_generation(
+    settings: Settings,
+    name: str,
+    model: ModelDescription,
+    ids: PointIds,
+    sources: dict[str, Source],
+    *,
+    from_ms: int | None = None,
+    replayed: bool = False,
+) -> Generation:
+    """The record of a generation that is made by these settings now."""
+    return Generation(
+        name=name,
+        model=Model(model.name, model.identity, model.dimension, model.source),
+        secret_fingerprint=ids.fingerprint,
+        fold=recorded_fold(settings.profiles),
+        created_at_ms=time.time_ns() // 1_000_000,
+        sources=sources,
+        from_ms=from_ms,
+        replayed=replayed,
+    )
+
+
+def replication(settings: Settings) -> Replication:
+    return Replication(settings.qdrant.replication_factor, settings.qdrant.shard_number)
+
+
+async def sources_now(settings: Settings, topics: dict[str, Topic]) -> dict[str, Source]:
+    """The topics as they are, each from the oldest record that Kafka still has."""
+    admin = connect_admin(settings.kafka)
+    read = {topic_of(settings, role): topics[topic_of(settings, role)] for role in ROLES}
+    first = await asyncio.to_thread(lambda: answered(lambda: first_offsets(admin, read), settings.kafka))
+    return {
+        role: Source(
+            name := topic_of(settings, role),
+            read[name].id,
+            [first[name, partition] for partition in range(read[name].partitions)],
+        )
+        for role in ROLES
+    }
+
+
+def topic_of(settings: Settings, role: str) -> str:
+    """The name of the topic that has this role."""
+    name: str = getattr(settings.topics, role)
+    return name
+
+
+async def follow_topics(
+    settings: Settings, client: AsyncQdrantClient, generation: Generation, topics: dict[str, Topic]
+) -> Generation:
+    """Makes sure that the topics are those that the generation was made from, or follows one that was made anew.
+
+    The ledgers go on with a topic made anew from its beginning. Its group's committed offsets are of the topic before
+    (a worker may have committed them after the new one was made) and are taken back first. Raises MisconfiguredTopics
+    where a topic has another name or number of partitions: a user's events would be counted twice, or not at all.
+    """
+    made_anew = {}
+    now = await sources_now(settings, topics)
+    for role, source in (generation.sources or now).items():
+        found = now[role]
+        if found.topic != source.topic:
+            raise MisconfiguredTopics(
+                f"generation {generation.name!r} is made from the topic {source.topic}, and topics.{role} is "
+                f"{found.topic} (from: {settings.source(f'topics.{role}')}): set it back, or make a generation "
+                "from the new topic: `afterglow replay`"
+            )
+        if len(found.start) != len(source.start):
+            raise MisconfiguredTopics(
+                f"topic {source.topic} has {len(found.start)} partitions, and had {len(source.start)} when generation "
+                f"{generation.name!r} was made: users' events moved to other partitions. Make a new generation: "
+                "`afterglow replay`"
+            )
+        if found.id != source.id:
+            made_anew[role] = found
+    if generation.sources and not made_anew:
+        return generation
+    for source in made_anew.values():
+        start = {(source.topic, partition): offset for partition, offset in enumerate(source.start)}
+        await asyncio.to_thread(set_offsets, settings.kafka, group_of(generation.name), start)
+        logger.warning("event=topic_made_anew topic=%s id=%s reading='from its beginning'", source.topic, source.id)
+
+    def follow(record: Generation) -> Generation:
+        sources = {**(record.sources or now), **made_anew}
+        return msgspec.structs.replace(record, sources=sources)
+
+    return await change_generation(client, generation.name, follow, replicated=replication(settings).replicated)
+
+
+async def _encoder(settings: Settings, recorded: Generation | None) -> tuple[EncoderClient, ModelDescription]:
+    """A client of an encoding worker that has the recorded model; an encoder that changes over is waited for."""
+    deadline, told = time.monotonic() + ENCODER_SECONDS, False
+    while True:
+        encoder = EncoderClient(settings.encoder_address)
+        model = await encoder.describe()
+        if recorded is None or model.identity == recorded.model.identity:
+            return encoder, model
+        await encoder.close()  # it would return this model's vectors only
+        if time.monotonic() > deadline:
+            raise RefusedGeneration(
+                f"the encoding worker at {settings.encoder_address} has the model {model.name} ({model.identity}), and "
+                f"generation {recorded.name!r} holds vectors of {recorded.model.name} ({recorded.model.identity}): "
+                "vectors of two models can't be compared. Start the encoding worker with the latter (encoder.model, "
+                "encoder.query_prefix, encoder.product_prefix), or make a generation of the former: `afterglow replay`"
+            )
+        if not told:
+            logger.info(
+                "event=waiting_for_model generation=%s wanted=%s serving=%s",
+                recorded.name, recorded.model.identity, model.identity,
+            )  # fmt: skip
+            told = True
+        await asyncio.sleep(_POLL_SECONDS)
