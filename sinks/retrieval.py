@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, NamedTuple, TypeVar
 
+import grpc
 import numpy as np
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
@@ -28,6 +29,7 @@ from qdrant_client import grpc as qdrant
 from sinks.catalogue import Catalogue
 from sinks.collections import (
     Generation,
+    Model,
     products_collection,
     profiles_collection,
     read_generation,
@@ -40,13 +42,13 @@ from sinks.ledgers import NOTHING, ProfileState, add_log_weights, decode_state, 
 from sinks.points import JSON, StoredProfile, dense_vector, number_of, read_profile, value_of
 from sinks.ranking import RankingRules, texts_of
 from sinks.recommendation import Recommendation, recommend
-from sinks.retry import TRANSIENT, RetryPolicy, describe, until_answered
+from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy, describe, until_answered
 from sinks.snapshot import CatalogueSnapshot, RecentSnapshot
 
 T = TypeVar("T")
 
-QueryEncoder = Callable[[str], Awaitable[Vector]]
-"""Makes the unit vector, float32 [d], of a query, with the model of the profiles that are read."""
+QueryEncoder = Callable[[str, Model], Awaitable[Vector]]
+"""Makes the unit vector, float32 [d], of a query, with this model: that of the profiles that are read."""
 
 ATTEMPTS: Final = 3
 SERVING_SECONDS: Final = 30.0
@@ -160,6 +162,9 @@ class _Serving(NamedTuple):
 class AsyncRecommender:
     """Reads one generation of profiles. Safe for many tasks of one event loop; close it, or use `async with`.
 
+    An answer is wholly of one generation: profiles, products and what shapes them. Where aliases are followed and the
+    generation was dropped meanwhile, the answer is of the one that they lead to now.
+
     Raises from every method: `QdrantUnreachable` after a bounded number of attempts, `NothingServed`,
     `MismatchedReader`, `sinks.retry.PermanentReadError` (Qdrant refused the call for good) and
     `sinks.ledgers.StateError` (profiles of another version).
@@ -269,14 +274,16 @@ class AsyncRecommender:
 
     async def profile(self, user_id: str, *, at: int | None = None) -> ProfileView:
         """What is known of this user, as of `at` (ms; None: now). Raises UnknownUser where there is no profile."""
-        with self._told():
-            serving = await self._serving()
-            stored = (await self._read(serving, [user_id], _EVERYTHING)).get(user_id)
-            if stored is None:
-                raise self._unknown(user_id)
-            state, moment = decode_state(stored.state), _now_ms() if at is None else at
-            (taste,) = await self._tastes(serving, [state], moment)
-            products = await serving.catalogue.get(_product_ids([state]))
+        moment = _now_ms() if at is None else at
+        return await self._answer(lambda serving: self._profile(serving, user_id, moment))
+
+    async def _profile(self, serving: _Serving, user_id: str, moment: int) -> ProfileView:
+        stored = (await self._read(serving, [user_id], _EVERYTHING)).get(user_id)
+        if stored is None:
+            raise self._unknown(user_id)
+        state = decode_state(stored.state)
+        (taste,) = await self._tastes(serving, [state], moment)
+        products = await serving.catalogue.get(_product_ids([state]))
         titles = {product_id: product.title for product_id, product in products.items()}
         total = total_log_weight(ledger.weight_long for ledger in state)
         evicted = total_log_weight(ledger.evicted for ledger in state)
@@ -304,10 +311,11 @@ class AsyncRecommender:
 
     async def search(self, text: str, *, limit: int = 20, kind: str | None = None) -> list[FoundProduct]:
         """The available products nearest to a text, best first."""
-        with self._told():
-            serving = await self._serving()
-            asked = centred((await self._vector_of(text, serving))[None], serving.mean)
-            (found,) = await serving.catalogue.near(asked, limit, kind=kind)
+        return await self._answer(lambda serving: self._search(serving, text, limit, kind))
+
+    async def _search(self, serving: _Serving, text: str, limit: int, kind: str | None) -> list[FoundProduct]:
+        asked = centred((await self._vector_of(text, serving))[None], serving.mean)
+        (found,) = await serving.catalogue.near(asked, limit, kind=kind)
         return [
             FoundProduct(product.product_id, product.title, product.kind, similarity)
             for product, similarity in zip(
@@ -320,33 +328,34 @@ class AsyncRecommender:
 
         Compares with every profile (profiles have no graph): 15 ms for 100,000 of them, not a call for a hot path.
         """
-        with self._told():
-            serving = await self._serving()
-            stored = (await self._read(serving, [user_id], _STATE)).get(user_id)
-            if stored is None:
-                raise self._unknown(user_id)
-            (taste,) = await self._tastes(serving, [decode_state(stored.state)], _now_ms())
-            if taste.long is None:
-                return []
-            asked = centred(taste.long[None] / np.linalg.norm(taste.long), serving.mean)
-            collection = profiles_collection(serving.generation.name)
-            request = qdrant.QueryPoints(
-                collection_name=collection,
-                query=qdrant.Query(nearest=qdrant.VectorInput(dense=dense_vector(asked[0]))),
-                using="long",
-                filter=qdrant.Filter(
-                    must_not=[qdrant.Condition(has_id=qdrant.HasIdCondition(has_id=[qdrant.PointId(uuid=stored.id)]))]
-                ),
-                limit=limit,
-                with_payload=_TASTE,
-                with_vectors=_NO_VECTORS,
-            )
-            response: qdrant.QueryResponse = await until_answered(
-                lambda: self._client.grpc_points.Query(request, timeout=timeout_of(self._client)),
-                doing="looking for similar users",
-                collection=collection,
-                retry=self._retry,
-            )
+        return await self._answer(lambda serving: self._similar(serving, user_id, limit))
+
+    async def _similar(self, serving: _Serving, user_id: str, limit: int) -> list[SimilarUser]:
+        stored = (await self._read(serving, [user_id], _STATE)).get(user_id)
+        if stored is None:
+            raise self._unknown(user_id)
+        (taste,) = await self._tastes(serving, [decode_state(stored.state)], _now_ms())
+        if taste.long is None:
+            return []
+        asked = centred(taste.long[None] / np.linalg.norm(taste.long), serving.mean)
+        collection = profiles_collection(serving.generation.name)
+        request = qdrant.QueryPoints(
+            collection_name=collection,
+            query=qdrant.Query(nearest=qdrant.VectorInput(dense=dense_vector(asked[0]))),
+            using="long",
+            filter=qdrant.Filter(
+                must_not=[qdrant.Condition(has_id=qdrant.HasIdCondition(has_id=[qdrant.PointId(uuid=stored.id)]))]
+            ),
+            limit=limit,
+            with_payload=_TASTE,
+            with_vectors=_NO_VECTORS,
+        )
+        response: qdrant.QueryResponse = await until_answered(
+            lambda: self._client.grpc_points.Query(request, timeout=timeout_of(self._client)),
+            doing="looking for similar users",
+            collection=collection,
+            retry=self._retry,
+        )
         scores = _centred([point.score for point in response.result], asked, serving.mean)
         return [
             SimilarUser(point.id.uuid, similarity, _known(point), _interests_of(point))
@@ -364,11 +373,11 @@ class AsyncRecommender:
     ) -> list[RecommendationList | None]:
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be 1 or more")
-        with self._told():
-            serving = await self._serving()
+        ranking = RankingRules(limit, new_only or self._exclude_bought)
+        moment = _now_ms() if at is None else at
+
+        async def answer(serving: _Serving) -> list[RecommendationList | None]:
             asked = None if query is None else await self._vector_of(query, serving)
-            ranking = RankingRules(limit, new_only or self._exclude_bought)
-            moment = _now_ms() if at is None else at
             snapshot = await serving.snapshots.get() if len(user_ids) >= _USERS_WORTH_A_SNAPSHOT else None
             gate = asyncio.Semaphore(_CHUNKS_IN_FLIGHT)
 
@@ -379,7 +388,9 @@ class AsyncRecommender:
             chunks = await asyncio.gather(
                 *(chunk(user_ids[start : start + _USERS_AT_ONCE]) for start in range(0, len(user_ids), _USERS_AT_ONCE))
             )
-        return [one for lists in chunks for one in lists]
+            return [one for lists in chunks for one in lists]
+
+        return await self._answer(answer)
 
     async def _lists(
         self,
@@ -412,8 +423,8 @@ class AsyncRecommender:
     async def _vector_of(self, text: str, serving: _Serving) -> Vector:
         if self._encode_query is None:
             raise ValueError("a text query needs a Recommender with `encode_query`")
-        vector = await self._encode_query(text)
         model = serving.generation.model
+        vector = await self._encode_query(text, model)
         if vector.shape != (model.dimension,):
             raise MismatchedReader(
                 f"the query's vector has shape {vector.shape}, and the profiles are of {model.name} "
@@ -441,15 +452,46 @@ class AsyncRecommender:
         )
         return {users[point.id.uuid]: read_profile(point) for point in response.result}
 
-    async def _serving(self) -> _Serving:
+    async def _answer(self, read: Callable[[_Serving], Awaitable[T]]) -> T:
+        """What `read` finds in one generation; in its successor, should it turn out to be dropped."""
+        with self._told():
+            serving = await self._serving()
+            while True:
+                try:
+                    return await read(serving)
+                except PermanentSinkError as refusal:
+                    if self._name is not None or not _is_missing(refusal):
+                        raise
+                    dropped, serving = serving, await self._serving(instead_of=serving)
+                    if serving.generation == dropped.generation:
+                        raise
+
+    async def _serving(self, *, instead_of: _Serving | None = None) -> _Serving:
         async with self._serving_lock:
             served = self._served
-            if served is None or time.monotonic() - served.as_of > SERVING_SECONDS:
+            if (
+                served is None
+                or time.monotonic() - served.as_of > SERVING_SECONDS
+                or (instead_of is not None and served.generation == instead_of.generation)
+            ):
                 served = self._served = await self._look_up(served)
             return served
 
     async def _look_up(self, before: _Serving | None) -> _Serving:
-        name = self._name or await self._alias_target()
+        if self._name is not None:
+            return await self._open(self._name, before)
+        name = await self._alias_target()
+        while True:
+            try:
+                return await self._open(name, before)
+            except (NothingServed, PermanentSinkError) as refusal:
+                if isinstance(refusal, PermanentSinkError) and not _is_missing(refusal):
+                    raise
+                asked, name = name, await self._alias_target()
+                if name == asked:
+                    raise
+
+    async def _open(self, name: str, before: _Serving | None) -> _Serving:
         generation = await read_generation(self._client, name, retry=self._retry)
         if generation is None:
             raise NothingServed(
@@ -612,6 +654,12 @@ _STATE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields
 _EVERYTHING = qdrant.WithPayloadSelector(enable=True)
 _TASTE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["known", "interests"]))
 _NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
+
+
+def _is_missing(refusal: PermanentSinkError) -> bool:
+    """Whether a collection was read that does not exist: of a generation that was dropped."""
+    cause = refusal.__cause__
+    return isinstance(cause, grpc.aio.AioRpcError) and cause.code() == grpc.StatusCode.NOT_FOUND
 
 
 def _as_folded(rules: DerivationRules, generation: Generation) -> DerivationRules:

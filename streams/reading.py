@@ -9,7 +9,7 @@ from typing import Final
 
 from encoders.client import EncoderClient, EncoderError, ModelDescription, TextKind
 from encoders.text import clean
-from sinks.collections import Generation
+from sinks.collections import Model
 from sinks.derivation import Vector
 from sinks.retrieval import AsyncRecommender
 from streams.rules import derivation_rules
@@ -33,12 +33,12 @@ async def open_recommender(settings: Settings) -> AsyncIterator[AsyncRecommender
     encoder = EncoderClient(settings.encoder_address)
     qdrant = settings.qdrant
 
-    async def encode_query(text: str) -> Vector:
+    async def encode_query(text: str, wanted: Model) -> Vector:
         if not clean(text):
             raise UnfitQuery(f"{text!r} has nothing that could be searched for")
         try:
             async with asyncio.timeout(ENCODER_SECONDS):
-                _compare(await encoder.describe(), await recommender.generation())
+                _compare(await encoder.describe(), wanted)
                 vectors = await encoder.encode([text], TextKind.QUERY)
         except TimeoutError:
             raise UnfitQuery(
@@ -68,10 +68,10 @@ async def open_recommender(settings: Settings) -> AsyncIterator[AsyncRecommender
         await encoder.close()
 
 
-def _compare(model: ModelDescription, generation: Generation) -> None:
-    if model.identity != generation.model.identity:
+def _compare(model: ModelDescription, wanted: Model) -> None:
+    if model.identity != wanted.identity:
         raise UnfitQuery(
-            f"the encoding worker has the model {model.name} ({model.identity}), and the profiles of generation "
-            f"{generation.name!r} are of {generation.model.name} ({generation.model.identity}): vectors of two models "
-            "can't be compared. Start the encoding worker with the latter (encoder.model, encoder.query_prefix)"
+            f"the encoding worker has the model {model.name} ({model.identity}), and the profiles are of "
+            f"{wanted.name} ({wanted.identity}): vectors of two models can't be compared. Start the encoding worker "
+            "with the latter (encoder.model, encoder.query_prefix)"
         )

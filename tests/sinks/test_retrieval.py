@@ -49,7 +49,7 @@ TITLES = {
 }
 
 
-async def encode_query(text: str) -> Vector:
+async def encode_query(text: str, _: Model) -> Vector:
     vector: Vector = (await ENCODER.encode([text], TextKind.QUERY))[0]
     return vector
 
@@ -109,7 +109,8 @@ class Shop:
 
     async def searched(self, query: str, at: int = NOW) -> Ledger:
         ledger = Ledger()
-        event = FoldEvent(0, at, 1, 0, (Contribution(f"q{query}", 1.0, await encode_query(query)),))
+        (vector,) = await ENCODER.encode([query], TextKind.QUERY)
+        event = FoldEvent(0, at, 1, 0, (Contribution(f"q{query}", 1.0, vector),))
         fold(ledger, "searches", 3, [event], FOLD)
         return ledger
 
@@ -277,7 +278,7 @@ async def test_what_does_not_fit_is_refused_by_name(shop: Shop) -> None:
         with pytest.raises(MismatchedReader, match=r"made with the secret of fingerprint .* nobody would be found"):
             await reader.recommend("walker")
 
-    async def other_model(_: str) -> Vector:
+    async def other_model(_: str, __: Model) -> Vector:
         return np.ones(3, np.float32)
 
     async with shop.reader(encode_query=other_model) as reader:
