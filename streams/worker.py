@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import faust
 from confluent_kafka import KafkaException
@@ -38,6 +38,7 @@ from streams.opening import open_for_writing
 from streams.pipeline import Intake, Pipeline
 from streams.products import ProductBatch
 from streams.records import Record
+from streams.restart import start_again
 from streams.secret import NoSecret
 from streams.settings import Settings
 from streams.topics import MisconfiguredTopics, describe
@@ -82,7 +83,7 @@ def run_worker(settings: Settings) -> None:
     if worker.failure is not None:
         raise WorkerFailed(str(worker.failure)) from worker.failure
     if worker.successor is not None:
-        _start_again()
+        start_again()  # Faust can't be started twice in one process
 
 
 _CURED_BY_A_PERSON: Final = (
@@ -309,14 +310,3 @@ def _exit_later(error: BaseException) -> None:
     time.sleep(STOP_SECONDS)
     sys.stderr.write(f"afterglow worker: {error}\n")
     os._exit(1)
-
-
-def _start_again() -> NoReturn:
-    """The same command in the same process, with nothing of this run's: Faust can't be started twice in one."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    for file in Path("/dev/fd").iterdir():  # sockets of libraries that would otherwise stay open
-        with contextlib.suppress(OSError):
-            if int(file.name) > 2:
-                os.set_inheritable(int(file.name), False)
-    os.execv(sys.executable, sys.orig_argv)
