@@ -1,11 +1,13 @@
 """The Faust app of one worker: which topics it reads, as which consumer group, and how it hands events over.
 
 Faust gives us partitions, rebalances and commits, and nothing else: no tables, no changelog, no web server. An agent
-here only puts events into an intake; `streams.pipeline` takes them from there.
+here only puts events into an intake; `streams.pipeline` takes them from there. An agent that ends is a failure of the
+worker: Faust would start it anew, silently, without the events that it had at hand.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,6 +25,10 @@ FETCH_WAIT_MS: Final = 20
 _NEVER_SECONDS: Final = 10 * 365 * 86_400.0
 
 
+class AgentStopped(RuntimeError):
+    """A Faust agent ended while its worker was to go on; the cause, where there was one, is `__cause__`."""
+
+
 def create_app(
     settings: Settings,
     *,
@@ -30,14 +36,16 @@ def create_app(
     events: Intake[EventT[bytes]],
     products: Intake[EventT[bytes]],
     on_assignment: Callable[[frozenset[int]], None],
+    on_failure: Callable[[AgentStopped], None],
 ) -> faust.App:
     """The app, with one agent over searches and purchases and one over products.
 
     `on_assignment` hears which partitions of searches and purchases are this worker's, after every rebalance.
+    `on_failure` is to stop the process: an agent has ended, and hands nothing over any more.
     """
     _shorten_fetch_wait()
     kafka = settings.kafka
-    app = faust.App(
+    app = _App(
         group,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap_servers.split(",")],
         broker_credentials=_credentials(kafka),
@@ -65,13 +73,30 @@ def create_app(
     by_user = app.topic(settings.topics.searches, settings.topics.purchases, key_type=bytes, value_type=bytes)
     by_product = app.topic(settings.topics.products, key_type=bytes, value_type=bytes)
 
+    async def hand_over(stream: faust.StreamT[bytes], intake: Intake[EventT[bytes]], what: str) -> None:
+        cause: BaseException | None = None
+        try:
+            async for event in stream.noack().events():
+                await intake.put(event)
+        except BaseException as error:
+            if app.should_stop or not isinstance(error, Exception | asyncio.CancelledError):
+                raise
+            cause = error
+        if app.should_stop:
+            return
+        stopped = AgentStopped(
+            f"the agent that takes in {what} stopped ({'its stream ended' if cause is None else repr(cause)}): start "
+            "again, and its events are read again"
+        )
+        stopped.__cause__ = cause
+        on_failure(stopped)
+        await asyncio.Event().wait()  # an agent that returned would be started anew
+
     async def hand_over_events(stream: faust.StreamT[bytes]) -> None:
-        async for event in stream.noack().events():
-            await events.put(event)
+        await hand_over(stream, events, "searches and purchases")
 
     async def hand_over_products(stream: faust.StreamT[bytes]) -> None:
-        async for event in stream.noack().events():
-            await products.put(event)
+        await hand_over(stream, products, "products")
 
     app.agent(by_user, name="events", concurrency=1)(hand_over_events)
     app.agent(by_product, name="products", concurrency=1)(hand_over_products)
@@ -82,6 +107,11 @@ def create_app(
 
     app.on_partitions_assigned.connect(assigned, weak=False)
     return app
+
+
+class _App(faust.App):  # type: ignore[misc]
+    def _create_directories(self) -> None:
+        """None: there are no tables, and Faust would leave empty folders in the current directory."""
 
 
 def _shorten_fetch_wait() -> None:

@@ -151,7 +151,12 @@ class _Worker:
         )
         self._group = group_of(generation)
         self.app = create_app(
-            settings, group=self._group, events=self._events, products=self._products, on_assignment=self._on_assignment
+            settings,
+            group=self._group,
+            events=self._events,
+            products=self._products,
+            on_assignment=self._on_assignment,
+            on_failure=self._fail,
         )
         self.app.task()(self._run)
 
