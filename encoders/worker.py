@@ -13,9 +13,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import msgspec
@@ -23,7 +23,7 @@ import msgspec
 from encoders import protocol
 from encoders.errors import EncodingFailed, ModelError
 from encoders.pipeline import EncodingPipeline, LoadedModel
-from encoders.protocol import EncodeRequest
+from encoders.protocol import EncodeRequest, ModelDescription
 from encoders.recipe import locate
 from encoders.text import MAX_CHARACTERS
 
@@ -42,6 +42,9 @@ _CUDA_TOKEN_BUDGET: Final = 32_768
 _DRAIN_SECONDS: Final = 30.0
 _LONGEST_SOCKET_PATH: Final = 100
 
+Until = Callable[[ModelDescription], Coroutine[Any, Any, None]]
+"""Awaited with the model that is served; it is no longer to be when that returns."""
+
 
 class AddressTaken(Exception):
     """Another worker serves the address."""
@@ -57,8 +60,11 @@ def serve(
     threads: int = 1,
     query_prefix: str | None = None,
     product_prefix: str | None = None,
-) -> None:
+    until: Until | None = None,
+) -> bool:
     """Loads the model and serves until SIGTERM or SIGINT; blocks. To be called once, in a process's main thread.
+
+    With `until` it serves no longer than that allows either, and drains then as well. Returns whether that ended it.
 
     `address`: "unix:///path/to.sock" (mode 0600; folders are made) or "host:port", without encryption: a loopback or
     private one. `model`: a folder, a hub name in the local cache, or "" for the packaged MiniLM. `token_budget`: tokens
@@ -82,10 +88,12 @@ def serve(
         loaded = load(model, device=device, query_prefix=query_prefix, product_prefix=product_prefix)
         on_gpu = loaded.description.device.startswith("cuda")
         budget = token_budget or (_CUDA_TOKEN_BUDGET if on_gpu else _CPU_TOKEN_BUDGET)
-        asyncio.run(_serve(address, loaded, budget, cache_entries, depth=2 if on_gpu else 1))
+        return asyncio.run(_serve(address, loaded, budget, cache_entries, depth=2 if on_gpu else 1, until=until))
 
 
-async def _serve(address: str, model: LoadedModel, token_budget: int, cache_entries: int, depth: int) -> None:
+async def _serve(
+    address: str, model: LoadedModel, token_budget: int, cache_entries: int, *, depth: int, until: Until | None
+) -> bool:
     pipeline = EncodingPipeline(
         model,
         token_budget=token_budget,
@@ -116,17 +124,22 @@ async def _serve(address: str, model: LoadedModel, token_budget: int, cache_entr
         description.device,
         token_budget,
     )
-    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    ending = {working, stopping}
+    if until is not None:
+        ending.add(asyncio.create_task(until(description)))
+    ended, others = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
     if working.done():
         await server.stop(grace=None)
-        stopping.cancel()
-        working.result()
-    _log.info("event=draining waiting=%d", pipeline.statistics().waiting)
-    await server.stop(grace=_DRAIN_SECONDS)
-    working.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await working
+    else:
+        _log.info("event=draining waiting=%d", pipeline.statistics().waiting)
+        await server.stop(grace=_DRAIN_SECONDS)
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for task in ended:
+        task.result()
     _log.info("event=stopped texts=%d", pipeline.statistics().texts)
+    return not stop.is_set()
 
 
 def _handlers(pipeline: EncodingPipeline) -> grpc.GenericRpcHandler:

@@ -117,7 +117,7 @@ def stack_of(settings: Settings, *, workers: int, config: Path | None = None, re
         settings.data_dir,
         Programs(
             # -P: a folder `streams` where `up` was started is not ours.
-            encoder=[sys.executable, "-P", "-m", "streams", "encoder"],
+            encoder=[sys.executable, "-P", "-m", "streams", "encoder", "--follow"],
             worker=[sys.executable, "-P", "-m", "streams", "worker"],
             environment=environment,
             make_topics=make_topics,

@@ -33,8 +33,12 @@ def test_its_environment_is_of_settings_that_exist(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["encoder", "worker"])
 def test_it_runs_a_command_that_exists(name: str) -> None:
-    (command,) = SERVICES[name]["command"]
+    command = SERVICES[name]["command"][0]
     assert command in COMMANDS
+
+
+def test_the_encoder_follows_the_generation_that_readers_see() -> None:
+    assert SERVICES["encoder"]["command"] == ["encoder", "--follow"]
 
 
 def test_what_is_waited_for_exists_and_can_be_healthy() -> None:

@@ -24,7 +24,7 @@ def test_its_environment_is_of_settings_that_exist() -> None:
 
 def test_encoder_and_worker_share_a_socket_and_run_commands_that_exist() -> None:
     volumes = {volume["name"] for volume in POD["volumes"]}
-    assert [container["args"] for container in POD["containers"]] == [["encoder"], ["worker"]]
+    assert [container["args"] for container in POD["containers"]] == [["encoder", "--follow"], ["worker"]]
     assert {"encoder", "worker"} <= set(COMMANDS)
     for container in POD["containers"]:
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}

@@ -119,6 +119,47 @@ async def test_sigterm_answers_what_was_asked(
     assert socket not in left_in(socket.parent)
 
 
+UNTIL_A_FILE = """
+import asyncio, pathlib, sys
+from encoders.worker import serve
+
+async def until(loaded):
+    while not pathlib.Path(sys.argv[3], loaded.name).exists():
+        await asyncio.sleep(0.01)
+
+print(serve(address=sys.argv[1], model=sys.argv[2], device="cpu", token_budget=8, until=until))
+"""
+
+
+@contextmanager
+def worker_until_a_file(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """It ends when a file appears, in the given folder, of the name of the model; it prints what `serve` returns."""
+    command = [sys.executable, "-c", UNTIL_A_FILE, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("ends_it", "printed"), [("until", "True"), ("SIGTERM", "False")])
+async def test_a_worker_that_is_to_serve_no_longer_answers_what_was_asked_and_tells_why_it_ended(
+    address: str, client: EncoderClient, socket: Path, xlm_roberta: Path, ends_it: str, printed: str
+) -> None:
+    with worker_until_a_file(address, str(xlm_roberta), str(socket.parent)) as process:
+        call = asyncio.create_task(client.encode(QUERIES[:1000], TextKind.QUERY))
+        await has_begun(client)
+        if ends_it == "until":
+            (socket.parent / xlm_roberta.name).touch()
+        else:
+            process.send_signal(signal.SIGTERM)
+        vectors = await call
+        output, _ = await asyncio.to_thread(process.communicate)
+    assert (output.strip(), process.returncode) == (printed, 0)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert socket not in left_in(socket.parent)
+
+
 async def test_vectors_of_another_model_are_never_mixed_in(
     address: str, client: EncoderClient, xlm_roberta: Path
 ) -> None:
