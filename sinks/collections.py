@@ -73,6 +73,8 @@ class Source(msgspec.Struct, frozen=True):
     """Kafka's: a topic deleted and made anew has another."""
     start: list[int]
     """For each partition, the first offset that belongs to the generation."""
+    earlier: list[str] = []
+    """Ids of the topics of this name before it, whose events the ledgers still hold."""
 
 
 class Built(msgspec.Struct, frozen=True):
