@@ -128,6 +128,20 @@ class ProfileStore:
             async for point in self._scroll(qdrant.Filter(must=wanted), _NO_PAYLOAD, page=limit, at_most=limit)
         ]
 
+    async def count_due(self, until: int) -> int:
+        """How many profiles have work that was put off until then (ms) or before."""
+        is_due = qdrant.Condition(field=qdrant.FieldCondition(key="due", range=qdrant.Range(lte=until)))
+        return await self._count(qdrant.Filter(must=[is_due]))
+
+    async def count(self) -> int:
+        """How many profiles there are."""
+        return await self._count(qdrant.Filter())
+
+    async def ids(self) -> AsyncIterator[str]:
+        """The point id of every profile, in their order; one that comes meanwhile may be left out."""
+        async for point in self._scroll(qdrant.Filter(), _NO_PAYLOAD, page=4096):
+            yield point.id.uuid
+
     async def waiting_for(self, product_ids: Sequence[str]) -> list[str]:
         """Ids of all profiles with purchases or clicks of these products still pending."""
         waits = qdrant.Condition(
@@ -141,6 +155,17 @@ class ProfileStore:
         """Every profile with only its counts, `pending` and `due`: what `status` adds up."""
         async for point in self._scroll(qdrant.Filter(), _COUNTS, page=4096):
             yield read_profile(point)
+
+    async def _count(self, filter_: qdrant.Filter) -> int:
+        request = qdrant.CountPoints(collection_name=self.collection, filter=filter_, exact=True)
+        response: qdrant.CountResponse = await until_answered(
+            lambda: self._client.grpc_points.Count(request, timeout=timeout_of(self._client)),
+            doing="counting profiles",
+            collection=self.collection,
+            retry=self._retry,
+            kind=PermanentReadError,
+        )
+        return int(response.result.count)
 
     async def _read(self, ids: Sequence[str]) -> dict[str, Held]:
         request = qdrant.GetPoints(
