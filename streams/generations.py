@@ -80,6 +80,17 @@ def resolved(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, generation=asyncio.run(ask()))
 
 
+def inherited(settings: Settings, generation: Generation) -> Settings:
+    """The settings with the generation's fold where nobody has set anything else: what its successor is made by."""
+    recorded = profiles_of(generation.fold, settings.profiles)
+    kept = {
+        field: getattr(recorded, field)
+        for field in Profiles.__struct_fields__
+        if settings.source(f"profiles.{field}") == "default"
+    }
+    return msgspec.structs.replace(settings, profiles=msgspec.structs.replace(settings.profiles, **kept))
+
+
 def as_folded(settings: Settings, generation: Generation) -> Settings:
     """The settings with those that the generation's ledgers are folded by in place of their own."""
     return msgspec.structs.replace(settings, profiles=profiles_of(generation.fold, settings.profiles))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,7 +22,7 @@ from sinks.collections import (
     open_generation,
     read_generation,
 )
-from sinks.generations import change_generation
+from sinks.generations import change_generation, list_generations, served_generation
 from sinks.identity import PointIds
 from streams.generations import as_folded, generation_in_force, group_of, overruled
 from streams.groups import set_offsets
@@ -28,7 +30,7 @@ from streams.kafka import answered, connect_admin
 from streams.rules import recorded_fold
 from streams.secret import read_secret
 from streams.settings import Settings
-from streams.topics import MisconfiguredTopics, Topic, ensure_topics, first_offsets
+from streams.topics import MisconfiguredTopics, Topic, ensure_topics, first_offsets, offsets_at
 
 logger = logging.getLogger("afterglow.opening")
 
@@ -37,6 +39,10 @@ ENCODER_SECONDS: Final = 120.0
 """How long an encoding worker may serve another model than the generation's: it may be changing over."""
 
 _POLL_SECONDS: Final = 0.5
+
+
+class InvalidReplay(ValueError):
+    """What was asked of a replay can't be; the text says why, and what can."""
 
 
 class Opened(NamedTuple):
@@ -72,6 +78,65 @@ async def open_for_writing(settings: Settings, client: AsyncQdrantClient) -> Ope
     return Opened(generation, as_folded(settings, generation), topics, ids, encoder)
 
 
+async def open_for_replay(
+    settings: Settings, client: AsyncQdrantClient, *, name: str | None = None, from_ms: int | None = None
+) -> Opened:
+    """A generation that readers don't see, to be built by the settings: `name`, where it is given.
+
+    Else the one that a replay by the same settings has begun and not completed, so that a replay which was killed goes
+    on, and several of them share the work; else a new one. Raises as `open_for_writing` does; and InvalidReplay.
+    """
+    topics = await asyncio.to_thread(ensure_topics, settings)
+    ids = PointIds(read_secret(settings.secret_file))
+    encoder = EncoderClient(settings.encoder_address)
+    model = await encoder.describe()
+    wanted = new_generation(
+        settings,
+        name or "",
+        model,
+        ids,
+        await sources_now(settings, topics, from_ms=from_ms),
+        from_ms=from_ms,
+        replayed=True,
+    )
+    known = await list_generations(client)
+    if name is None:
+        begun = [one for one in known if one.replayed and one.built is None and _is_same(one, wanted)]
+        wanted = msgspec.structs.replace(wanted, name=begun[-1].name if begun else _next_name(known))
+    elif name == await served_generation(client):
+        raise InvalidReplay(
+            f"generation {name!r} is the one that readers see, and live workers keep it up to date: replay into "
+            "another one (leave out --generation, or give a new name)"
+        )
+    generation = await open_generation(client, wanted, replication=replication(settings), serve=False)
+    if different := overruled(settings, generation):
+        told = ", ".join(f"{setting} = {kept} (here: {given})" for setting, (given, kept) in different.items())
+        raise InvalidReplay(
+            f"generation {generation.name!r} exists already, and was made with {told}: what shapes a profile never "
+            "changes within a generation. Leave out --generation, or give a new name"
+        )
+    if from_ms is not None and generation.from_ms != from_ms:
+        raise InvalidReplay(
+            f"generation {generation.name!r} exists already, and begins elsewhere than --from says: leave out "
+            "--generation, or give a new name"
+        )
+    generation = await follow_topics(settings, client, generation, topics)
+    return Opened(generation, as_folded(settings, generation), topics, ids, encoder)
+
+
+def _is_same(generation: Generation, wanted: Generation) -> bool:
+    return (
+        generation.model.identity == wanted.model.identity
+        and generation.fold == wanted.fold
+        and generation.from_ms == wanted.from_ms
+    )
+
+
+def _next_name(known: Sequence[Generation]) -> str:
+    numbers = [int(one.name[1:]) for one in known if re.fullmatch(r"g\d{1,9}", one.name)]
+    return f"g{max(numbers, default=1) + 1}"
+
+
 def new_generation(
     settings: Settings,
     name: str,
@@ -99,11 +164,18 @@ def replication(settings: Settings) -> Replication:
     return Replication(settings.qdrant.replication_factor, settings.qdrant.shard_number)
 
 
-async def sources_now(settings: Settings, topics: dict[str, Topic]) -> dict[str, Source]:
-    """The topics as they are, each from the oldest record that Kafka still has."""
+async def sources_now(settings: Settings, topics: dict[str, Topic], *, from_ms: int | None = None) -> dict[str, Source]:
+    """The topics as they are, each from the oldest record that Kafka still has.
+
+    With `from_ms`, searches and purchases begin at the first record that was produced then or later. Products always
+    begin with the oldest: what is sold now was announced at any time.
+    """
     admin = connect_admin(settings.kafka)
     read = {topic_of(settings, role): topics[topic_of(settings, role)] for role in ROLES}
     first = await asyncio.to_thread(lambda: answered(lambda: first_offsets(admin, read), settings.kafka))
+    if from_ms is not None:
+        of_users = {name: topic for name, topic in read.items() if name != topic_of(settings, "products")}
+        first |= await asyncio.to_thread(lambda: answered(lambda: offsets_at(admin, of_users, from_ms), settings.kafka))
     return {
         role: Source(
             name := topic_of(settings, role),
@@ -146,7 +218,7 @@ async def follow_topics(
                 "`afterglow replay`"
             )
         if found.id != source.id:
-            made_anew[role] = found
+            made_anew[role] = msgspec.structs.replace(found, earlier=[*source.earlier, source.id])
     if generation.sources and not made_anew:
         return generation
     for source in made_anew.values():

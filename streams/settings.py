@@ -344,9 +344,30 @@ def load(
         **{section: _SECTIONS[section](**values) for section, values in sections.items()},  # type: ignore[arg-type]
         sources={name: origin.source for name, origin in given.items()},
     )
+    _require_consistency(settings)
+    return settings
+
+
+def _require_consistency(settings: Settings) -> None:
     for names, problem in _problems(settings):
         where = "; ".join(f"{name} is from: {settings.source(name)}" for name in names)
         raise InvalidSettings(f"{problem} ({where})")
+
+
+def changed(settings: Settings, overrides: Mapping[str, str]) -> Settings:
+    """The settings with these values of the command line's, by `section.field`, checked. Raises `InvalidSettings`."""
+    for name, text in overrides.items():
+        if name not in _fields():
+            raise InvalidSettings(f"there is no setting {name} (command line)")
+        section, _, field = name.rpartition(".")
+        value = {field: _convert(name, text, "command line", strict=False)}
+        if section:
+            value = {section: msgspec.structs.replace(getattr(settings, section), **value)}
+        settings = msgspec.structs.replace(settings, **value)
+    settings = msgspec.structs.replace(
+        settings, sources={**settings.sources, **dict.fromkeys(overrides, "command line")}
+    )
+    _require_consistency(settings)
     return settings
 
 

@@ -113,6 +113,13 @@ def first_offsets(admin: AdminClient, topics: Mapping[str, Topic]) -> dict[Topic
     return _offsets(admin, topics, OffsetSpec.earliest())
 
 
+def offsets_at(admin: AdminClient, topics: Mapping[str, Topic], moment_ms: int) -> dict[TopicPartition, int]:
+    """For each partition, the offset of the first record produced then or later (its end where there is none)."""
+    found = _offsets(admin, topics, OffsetSpec.for_timestamp(moment_ms))
+    ends = end_offsets(admin, topics) if -1 in found.values() else {}
+    return {at: ends[at] if offset == -1 else offset for at, offset in found.items()}
+
+
 def committed_offsets(kafka: Kafka, group: str, topics: Mapping[str, Topic]) -> dict[TopicPartition, int]:
     """For each partition of these topics the group has committed, the offset it will read next.
 
