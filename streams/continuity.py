@@ -197,12 +197,19 @@ def check_committed(
         KafkaException: Kafka doesn't answer or refuses.
     """
     positions = {**(starts or {}), **committed_offsets(kafka, group, topics)}
-    if not positions:
-        return
-    first = first_offsets(admin, topics)
+    compare_committed(group, positions, first_offsets(admin, topics), end_offsets(admin, topics))
+
+
+def compare_committed(
+    group: str,
+    positions: Mapping[TopicPartition, int],
+    first: Mapping[TopicPartition, int],
+    end: Mapping[TopicPartition, int],
+) -> None:
+    """`check_committed`, of what was asked already: where the group goes on, and what Kafka has of these partitions."""
     if missing := {at: (offset, first[at]) for at, offset in positions.items() if offset < first[at]}:
         raise _overtaken(group, missing)
-    _refuse_beyond(positions, end_offsets(admin, topics), f"is committed by group {group} at")
+    _refuse_beyond(positions, end, f"is committed by group {group} at")
 
 
 def _refuse_beyond(positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], verb: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
@@ -25,11 +26,21 @@ class GroupInUse(RuntimeError):
     """Offsets can't be set while the group has members; the text says which group."""
 
 
+class Member(NamedTuple):
+    """One consumer. `id` is Kafka's, new for every start; `host` is where Kafka sees it."""
+
+    id: str
+    host: str
+
+
 class Members(NamedTuple):
     """Who is in a group now. `assignor` is empty where nobody is, or where they are still agreeing."""
 
     number: int
     assignor: str
+    agreeing: bool = False
+    """Whether they are just sharing out the partitions."""
+    owners: Mapping[TopicPartition, Member] = MappingProxyType({})
 
 
 def members_of(admin: AdminClient, group: str) -> Members:
@@ -41,7 +52,13 @@ def members_of(admin: AdminClient, group: str) -> Members:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return Members(0, "")
         raise
-    return Members(len(described.members), described.partition_assignor or "")
+    owners = {
+        (at.topic, at.partition): Member(member.member_id, member.host.lstrip("/"))
+        for member in described.members
+        if member.assignment is not None
+        for at in member.assignment.topic_partitions
+    }
+    return Members(len(described.members), described.partition_assignor or "", described.state in _AGREEING, owners)
 
 
 def set_offsets(kafka: Kafka, group: str, offsets: Mapping[TopicPartition, int]) -> None:
@@ -59,6 +76,7 @@ def set_offsets(kafka: Kafka, group: str, offsets: Mapping[TopicPartition, int])
             raise KafkaException(partition.error)
 
 
+_AGREEING: Final = frozenset({ConsumerGroupState.PREPARING_REBALANCING, ConsumerGroupState.COMPLETING_REBALANCING})
 _IN_USE: Final = frozenset(
     {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS}
 )

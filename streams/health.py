@@ -1,14 +1,14 @@
 """How everything is doing, from outside: what Kafka, Qdrant and the encoding worker say at this moment.
 
 Each part is asked at the same time as the others and with a deadline, so that one dead service doesn't hide the rest.
-One look can't tell whether lag grows: it is reported, and is no problem by itself.
+Lag is no problem by itself; events that have waited for a while, in partitions whose offsets stand still, are one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from encoders.client import EncoderClient, EncoderError
 from sinks.collections import (
     Generation,
     RefusedGeneration,
+    Source,
     products_collection,
     profiles_collection,
     read_generation,
@@ -27,10 +28,15 @@ from sinks.connection import connect
 from sinks.profiles import ProfileStore
 from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy
 from sinks.retry import describe as describe_failure
+from streams.continuity import Discontinuity, compare_committed
 from streams.dead_letters import waiting_count
+from streams.generations import group_of
+from streams.group_health import GroupLook, watch_group
+from streams.groups import LIVE, members_of
 from streams.kafka import KafkaUnreachable, connect_admin
+from streams.lag import positions, waiting
 from streams.settings import Settings
-from streams.topics import committed_offsets, describe, end_offsets, first_offsets, member_count
+from streams.topics import describe
 
 ANSWER_SECONDS: Final = 5.0
 COUNT_SECONDS: Final = 60.0  # adding up a million profiles takes its time
@@ -38,23 +44,33 @@ _T = TypeVar("_T")
 
 
 class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One partition as the generation's group reads it. `committed` is None where nothing was read yet."""
+    """One partition as the generation's group reads it. `committed` is None where nothing was read yet.
+
+    `waiting_since`: when the oldest event was produced that isn't acknowledged (ms); None where there is none.
+    """
 
     topic: str
     partition: int
+    first: int
     end: int
     committed: int | None
     lag: int
+    waiting_since: int | None
 
 
 class KafkaStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`members` are the workers in the group, `dead_letters` the events that wait to be sent again."""
+    """`members` are the consumers in the group: workers where it is `live`, else a replay's.
+
+    `dead_letters` are the events that wait to be sent again. `topic_ids` are Kafka's.
+    """
 
     address: str
     group: str
     members: int
+    live: bool
     lag: int
     dead_letters: int
+    topic_ids: dict[str, str]
     missing_topics: list[str]
     partitions: list[PartitionStatus]
 
@@ -67,6 +83,7 @@ class GenerationStatus(msgspec.Struct, frozen=True, kw_only=True):
     model_identity: str
     dimension: int
     created_at: int  # ms
+    sources: dict[str, Source]  # by role: the topics that the profiles are folded from
     served: bool
 
 
@@ -130,22 +147,51 @@ async def look(settings: Settings) -> Status:
         _unless_silent(_kafka(settings)), _unless_silent(_qdrant(settings)), _unless_silent(_encoder(settings))
     )
     problems = [part for part in (kafka, qdrant, encoder) if isinstance(part, str)]
-    told_kafka = None if isinstance(kafka, str) else kafka
+    told_kafka, of_group = (None, []) if isinstance(kafka, str) else kafka
     told_qdrant = None if isinstance(qdrant, str) else qdrant
     told_encoder = None if isinstance(encoder, str) else encoder
     if told_kafka is not None:
-        problems += _kafka_problems(told_kafka)
+        sources = told_qdrant.generation.sources if told_qdrant is not None and told_qdrant.generation else {}
+        problems += [*_topic_problems(told_kafka, sources), *of_group]
     if told_qdrant is not None:
         problems += _qdrant_problems(told_qdrant, told_encoder, settings.generation)
     return Status(healthy=not problems, problems=problems, kafka=told_kafka, qdrant=told_qdrant, encoder=told_encoder)
 
 
-def _kafka_problems(kafka: KafkaStatus) -> list[str]:
+def _topic_problems(kafka: KafkaStatus, sources: Mapping[str, Source]) -> list[str]:
+    """What is wrong with the topics, and with where the group is in them. `sources` are the generation's."""
     problems = []
     if kafka.missing_topics:
         problems.append(f"Kafka has no topic {', '.join(kafka.missing_topics)}: a worker makes it when it starts")
-    if not kafka.members:
-        problems.append(f"no worker is in the group {kafka.group}: start `afterglow up` or `afterglow worker`")
+    of_generation = {source.topic: source for source in sources.values()}
+    for name, source in of_generation.items():
+        if kafka.topic_ids.get(name, source.id) != source.id:
+            problems.append(
+                f"topic {name} was made anew (id {source.id} became {kafka.topic_ids[name]}): start the workers again, "
+                "and they read the new one from its beginning"
+            )
+    # Offsets of a topic before say nothing about the new one: they are set when a worker starts.
+    known = [
+        at
+        for at in kafka.partitions
+        if at.topic not in of_generation or of_generation[at.topic].id == kafka.topic_ids[at.topic]
+    ]
+    starts = {
+        (name, partition): offset
+        for name, source in of_generation.items()
+        for partition, offset in enumerate(source.start)
+    }
+    reached = {(at.topic, at.partition): at.committed for at in known}
+    positions = {at: starts.get(at) if offset is None else offset for at, offset in reached.items()}
+    try:
+        compare_committed(
+            kafka.group,
+            {at: offset for at, offset in positions.items() if offset is not None},
+            {(at.topic, at.partition): at.first for at in known},
+            {(at.topic, at.partition): at.end for at in known},
+        )
+    except Discontinuity as error:
+        problems.append(str(error))
     return problems
 
 
@@ -168,7 +214,7 @@ async def _unless_silent(asking: Awaitable[_T]) -> _T | str:
         return str(silence)
 
 
-async def _kafka(settings: Settings) -> KafkaStatus:
+async def _kafka(settings: Settings) -> tuple[KafkaStatus, list[str]]:
     try:
         return await asyncio.to_thread(_ask_kafka, settings)
     except (KafkaException, KafkaUnreachable) as error:
@@ -179,31 +225,43 @@ async def _kafka(settings: Settings) -> KafkaStatus:
         ) from None
 
 
-def _ask_kafka(settings: Settings) -> KafkaStatus:
-    topics, group = settings.topics, f"afterglow-{settings.generation}"
-    admin = connect_admin(settings.kafka)
+def _ask_kafka(settings: Settings) -> tuple[KafkaStatus, list[str]]:
+    """What Kafka says, and what is wrong with the group. Takes its time where something is suspicious."""
+    kafka, topics, group = settings.kafka, settings.topics, group_of(settings.generation)
+    admin = connect_admin(kafka)
     admin.describe_cluster(request_timeout=ANSWER_SECONDS).result()  # fails soon where Kafka is away
     names = (topics.searches, topics.purchases, topics.products)
     found = describe(admin, (*names, topics.dead_letters))
     read = {name: found[name] for name in names if name in found}
-    first, end = first_offsets(admin, read), end_offsets(admin, read)
-    committed = committed_offsets(settings.kafka, group, read)
-    partitions = []
-    for at, stop in sorted(end.items()):
-        reached = committed.get(at)
-        start = first[at] if reached is None or reached > stop else reached
-        partitions.append(
-            PartitionStatus(topic=at[0], partition=at[1], end=stop, committed=reached, lag=max(stop - start, 0))
+    health = watch_group(
+        group,
+        lambda: GroupLook(members_of(admin, group), positions(kafka, admin, group, read)),
+        lambda lagging: waiting(kafka, group, lagging),
+    )
+    partitions = [
+        PartitionStatus(
+            topic=at[0],
+            partition=at[1],
+            first=position.first,
+            end=position.end,
+            committed=position.committed,
+            lag=position.lag,
+            waiting_since=health.waiting[at].since_ms if at in health.waiting else None,
         )
-    return KafkaStatus(
-        address=settings.kafka.bootstrap_servers,
+        for at, position in health.positions.items()
+    ]
+    status = KafkaStatus(
+        address=kafka.bootstrap_servers,
         group=group,
-        members=member_count(admin, group),
+        members=health.members.number,
+        live=health.members.assignor in ("", LIVE),
         lag=sum(partition.lag for partition in partitions),
         dead_letters=waiting_count(settings) if topics.dead_letters in found else 0,
+        topic_ids={name: topic.id for name, topic in found.items()},
         missing_topics=[name for name in (*names, topics.dead_letters) if name not in found],
         partitions=partitions,
     )
+    return status, health.problems
 
 
 async def _qdrant(settings: Settings) -> QdrantStatus:
@@ -240,6 +298,7 @@ async def _generation(client: AsyncQdrantClient, generation: Generation) -> Gene
         model_identity=generation.model.identity,
         dimension=generation.model.dimension,
         created_at=generation.created_at_ms,
+        sources=generation.sources,
         served=aliases.get("profiles") == profiles_collection(generation.name),
     )
 

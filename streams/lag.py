@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Final, NamedTuple
 
@@ -96,13 +96,19 @@ def waiting(kafka: Kafka, group: str, positions: Mapping[TopicPartition, Positio
 
 def named(waiting: Mapping[TopicPartition, Waiting]) -> str:
     """In words: how many events wait in which partitions, and since when the oldest."""
-    partitions: dict[str, list[int]] = defaultdict(list)
-    for topic, partition in sorted(waiting):
-        partitions[topic].append(partition)
     number = sum(one.number for one in waiting.values())
-    where = " and ".join(
-        f"{topic} (partition{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))})"
-        for topic, numbers in partitions.items()
-    )
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(min(one.since_ms for one in waiting.values()) / 1000))
-    return f"{number:,} event{'s' * (number != 1)} wait{'s' * (number == 1)} in {where}, the oldest since {since} UTC"
+    return (
+        f"{number:,} event{'s' * (number != 1)} wait{'s' * (number == 1)} in {where(waiting)}, the oldest since "
+        f"{since} UTC"
+    )
+
+
+def where(partitions: Iterable[TopicPartition]) -> str:
+    """In words: which partitions of which topics."""
+    numbers: dict[str, list[str]] = defaultdict(list)
+    for topic, partition in sorted(partitions):
+        numbers[topic].append(str(partition))
+    return " and ".join(
+        f"{topic} (partition{'s' * (len(of_topic) > 1)} {', '.join(of_topic)})" for topic, of_topic in numbers.items()
+    )

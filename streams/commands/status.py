@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def command(settings: Settings, as_json: bool) -> None:
     """Show health, lag of each partition, events folded in, generation and model.
 
-    Exit code 1, with the problems in words, when something is wrong. Lag is no problem by itself.
+    Exit code 1, with the problems in words, when something is wrong. Lag is no problem by itself; where events have
+    waited for a while, it takes some seconds to see whether they are acknowledged.
     """
     from streams.generations import resolved
     from streams.health import look
@@ -52,9 +53,16 @@ def _print(status: Status) -> None:
     if status.kafka is not None and status.kafka.partitions:
         click.echo()
         print_table(
-            ["TOPIC", "PARTITION", "END", "COMMITTED", "LAG"],
+            ["TOPIC", "PARTITION", "END", "COMMITTED", "LAG", "WAITING SINCE"],
             [
-                [at.topic, at.partition, at.end, "-" if at.committed is None else f"{at.committed:,}", at.lag]
+                [
+                    at.topic,
+                    at.partition,
+                    at.end,
+                    "-" if at.committed is None else f"{at.committed:,}",
+                    at.lag,
+                    "" if at.waiting_since is None else shown(at.waiting_since),
+                ]
                 for at in status.kafka.partitions
             ],
         )
@@ -90,9 +98,10 @@ def _of_encoder(encoder: EncoderStatus | None) -> dict[str, str]:
 def _of_kafka(kafka: KafkaStatus | None) -> dict[str, str]:
     if kafka is None:
         return {}
+    who = f"{kafka.members:,} in the group {kafka.group}"
     return {
         "kafka": kafka.address,
-        "workers": f"{kafka.members:,} in the group {kafka.group}",
+        **({"workers": who} if kafka.live else {"replay": f"{who}; workers join when it has left"}),
         "lag": f"{kafka.lag:,} events",
         "unread": f"{kafka.dead_letters:,} dead letters"
         + (", see `afterglow dead-letters`" * bool(kafka.dead_letters)),

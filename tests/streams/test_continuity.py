@@ -13,9 +13,9 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from streams import continuity
 from streams.continuity import Continuity, Overtaken, TopicChanged, check_committed
 from streams.groups import set_offsets
-from streams.kafka import connect_admin
+from streams.kafka import answered, connect_admin
 from streams.settings import Settings
-from streams.topics import Topic, committed_offsets, describe
+from streams.topics import Topic, committed_offsets, describe, end_offsets
 
 pytestmark = pytest.mark.end_to_end
 
@@ -35,6 +35,7 @@ class Stream:
         self.admin.create_topics([NewTopic(self.name, 2, 1)])[self.name].result()
         while not describe(self.admin, [self.name]):
             pass
+        answered(lambda: end_offsets(self.admin, self.topics), self.kafka)  # now each partition has a leader
 
     def guard(self) -> Continuity:
         return Continuity(self.kafka, self.admin, self.group, self.topics)

@@ -5,23 +5,30 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.groups import set_offsets
-from streams.kafka import connect_admin
+from streams.kafka import answered, connect_admin
 from streams.lag import Position, Waiting, positions, waiting
 from streams.settings import Settings
-from streams.topics import describe
+from streams.topics import Topic, describe, end_offsets
 
 pytestmark = pytest.mark.end_to_end
+
+
+def create(settings: Settings, admin: AdminClient, topic: NewTopic) -> dict[str, Topic]:
+    """Returns when each partition has a leader."""
+    admin.create_topics([topic])[topic.topic].result()
+    while not (topics := describe(admin, [topic.topic])):
+        pass
+    answered(lambda: end_offsets(admin, topics), settings.kafka)
+    return topics
 
 
 def test_what_waits_is_where_the_group_goes_on(settings: Settings) -> None:
     admin, kafka, group = connect_admin(settings.kafka), settings.kafka, settings.generation
     name = settings.topics.searches
-    admin.create_topics([NewTopic(name, 4, 1, config={"retention.ms": "-1"})])[name].result()
-    while not (topics := describe(admin, [name])):
-        pass
+    topics = create(settings, admin, NewTopic(name, 4, 1, config={"retention.ms": "-1"}))
     assert positions(kafka, admin, group, topics) == {(name, n): Position(0, 0, None) for n in range(4)}
     assert waiting(kafka, group, positions(kafka, admin, group, topics)) == {}
 
@@ -50,14 +57,14 @@ def test_what_waits_is_where_the_group_goes_on(settings: Settings) -> None:
 def test_the_end_of_a_transaction_is_no_event(settings: Settings) -> None:
     admin, kafka, group = connect_admin(settings.kafka), settings.kafka, settings.generation
     name = settings.topics.searches
-    admin.create_topics([NewTopic(name, 1, 1)])[name].result()
+    topics = create(settings, admin, NewTopic(name, 1, 1))
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": name})
     producer.init_transactions()
     producer.begin_transaction()
     producer.produce(name, b"x", partition=0)
     producer.commit_transaction()
     set_offsets(kafka, group, {(name, 0): 1})
-    at = positions(kafka, admin, group, describe(admin, [name]))
+    at = positions(kafka, admin, group, topics)
     assert at[name, 0].lag == 1
     assert waiting(kafka, group, at) == {}
 

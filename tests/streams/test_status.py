@@ -6,20 +6,28 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
 from qdrant_client import AsyncQdrantClient
 
 from encoders.protocol import ModelDescription
-from sinks.collections import Generation, Model, open_generation
+from sinks.collections import Generation, Model, Source, open_generation
 from sinks.connection import connect
 from sinks.identity import PointIds
 from sinks.points import JSON, product_point, profile_point
 from sinks.writes import Write, new_version, write
-from streams import health
+from streams import group_health, health
+from streams.app import create_app
+from streams.groups import set_offsets
 from streams.health import EncoderStatus, look
+from streams.kafka import connect_admin
+from streams.pipeline import Intake
 from streams.producer import EventProducer
 from streams.settings import Settings, load
 from streams.topics import ensure_topics
@@ -112,6 +120,107 @@ async def test_counts_are_added_up_and_problems_told(both: Settings, client: Asy
         "the encoding worker at unix",
         f"no worker is in the group afterglow-{both.generation}",
     ]
+
+
+@asynccontextmanager
+async def worker(settings: Settings) -> AsyncIterator[Intake[Any]]:
+    """A worker as far as Kafka can see. Its searches and purchases come out of the intake; acknowledge them there."""
+    events: Intake[Any] = Intake(100)
+    app = create_app(
+        settings,
+        group=f"afterglow-{settings.generation}",
+        events=events,
+        products=Intake(100),
+        on_assignment=lambda partitions: None,
+        on_failure=lambda stopped: None,
+    )
+    await app.start()
+    try:
+        yield events
+    finally:
+        await app.stop()
+
+
+def produce_long_ago(settings: Settings) -> None:
+    """A search in each partition, produced in 2025."""
+    producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    for partition in (0, 1):
+        producer.produce(settings.topics.searches, b"{}", b"ada", partition=partition, timestamp=1_750_000_000_000)
+    producer.flush()
+
+
+def about_kafka(problems: list[str]) -> list[str]:
+    return [problem for problem in problems if not problem.startswith(("the encoding worker", "Qdrant has no"))]
+
+
+async def test_a_worker_that_acknowledges_nothing_is_a_problem_and_one_that_does_is_none(
+    both: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_topics(both)
+    produce_long_ago(both)
+    async with worker(both) as events:
+        monkeypatch.setattr(group_health, "STANDSTILL_SECONDS", 2.0)
+        taken = [*await events.take(1, 0), *await events.take(1, 0)]
+        status = await look(both)
+        assert status.kafka is not None
+        assert (status.kafka.members, status.kafka.live, status.kafka.lag) == (1, True, 2)
+        assert [at.waiting_since for at in status.kafka.partitions if at.lag] == [1_750_000_000_000] * 2
+        (problem,) = about_kafka(status.problems)
+        assert problem.startswith(
+            f"2 events wait in {both.topics.searches} (partitions 0, 1), the oldest since 2025-06-15 15:06:40 UTC, and "
+            "the worker on 127.0.0.1 that has these partitions acknowledged nothing of it in 2 s: look at its log"
+        )
+
+        monkeypatch.setattr(group_health, "STANDSTILL_SECONDS", 60.0)  # it commits every second
+        for event in taken:
+            event.ack()
+        assert about_kafka((await look(both)).problems) == []
+
+
+async def test_a_replay_in_the_group_is_told_and_is_no_problem(both: Settings) -> None:
+    ensure_topics(both)
+    produce_long_ago(both)
+    config = {"bootstrap.servers": both.kafka.bootstrap_servers, "group.id": f"afterglow-{both.generation}"}
+    replay = Consumer({**config, "enable.auto.commit": False, "auto.offset.reset": "earliest"})
+    replay.subscribe([both.topics.searches])
+    assert len(replay.consume(2, timeout=60)) == 2
+    status = await look(both)
+    replay.close()
+    assert status.kafka is not None
+    assert (status.kafka.members, status.kafka.live) == (1, False)
+    assert about_kafka(status.problems) == []
+
+
+async def test_a_topic_made_anew_and_records_gone_before_they_were_read(
+    both: Settings, client: AsyncQdrantClient
+) -> None:
+    found, topics = ensure_topics(both), both.topics
+    sources = {
+        "searches": Source(topics.searches, found[topics.searches].id, [0, 0]),
+        "purchases": Source(topics.purchases, "another", [0, 0]),
+        "products": Source(topics.products, found[topics.products].id, [0, 0]),
+    }
+    made = Generation(both.generation, Model("small", "abc", 4), IDS.fingerprint, {}, 5, sources)
+    await open_generation(client, made)
+    group = f"afterglow-{both.generation}"
+    set_offsets(both.kafka, group, {(topics.searches, 0): 1, (topics.purchases, 0): 7})
+    produce_long_ago(both)
+    produce_long_ago(both)
+    admin = connect_admin(both.kafka)
+    for partition in (0, 1):
+        at = KafkaPartition(topics.searches, partition, 2)
+        admin.delete_records([at])[at].result()
+
+    made_anew, gone, nobody = about_kafka((await look(both)).problems)
+    assert made_anew == (
+        f"topic {topics.purchases} was made anew (id another became {found[topics.purchases].id}): start the workers "
+        "again, and they read the new one from its beginning"
+    )
+    assert gone.startswith(
+        f"Kafka has deleted records that group {group} had not read: {topics.searches} partition 0 offsets 1 to 1, "
+        f"{topics.searches} partition 1 offsets 0 to 1 (retention, or somebody's deletion)."
+    )
+    assert nobody.startswith(f"no worker is in the group {group}")
 
 
 async def test_an_encoder_of_another_model_is_a_problem(
