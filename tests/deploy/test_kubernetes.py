@@ -6,6 +6,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from streams.commands import COMMANDS
+from streams.metrics import LOOP_SECONDS
 from streams.settings import load
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes" / "afterglow.yaml"
@@ -30,6 +31,16 @@ def test_encoder_and_worker_share_a_socket_and_run_commands_that_exist() -> None
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert mounts["socket"] == "/run/afterglow"
         assert set(mounts) <= volumes
+
+
+def test_a_worker_is_asked_for_its_health_where_it_tells_of_it() -> None:
+    """It answers 503 after LOOP_SECONDS, so the probe must wait for longer."""
+    worker = POD["containers"][1]
+    (port,) = worker["ports"]
+    assert port == {"name": "metrics", "containerPort": load(environment=CONFIG["data"]).worker.metrics_port}
+    for probe in (worker["startupProbe"], worker["livenessProbe"]):
+        assert probe["httpGet"] == {"path": "/healthz", "port": "metrics"}
+    assert worker["livenessProbe"]["timeoutSeconds"] > LOOP_SECONDS
 
 
 def test_the_secret_is_readable_by_the_user_and_nobody_else() -> None:

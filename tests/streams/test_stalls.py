@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import urllib.request
-from pathlib import Path
 
 import pytest
 
-from deploy.ports import kept_ports
 from streams.lag import Waiting, named
-from streams.metrics import serve_metrics
 from streams.stalls import Stalled, StallWatch
-from streams.updater import Figures
 
 SEARCHES = {("searches", 3): Waiting(40, 1_795_594_690_000), ("searches", 5): Waiting(2, 1_795_594_695_000)}
 NOTHING: dict[tuple[str, int], Waiting] = {}
@@ -108,17 +103,6 @@ def test_the_age_of_the_oldest_batch_and_of_the_last_acknowledgement(watch: Stal
     watch.acknowledged()
     clock.now += 3
     assert (watch.batch_seconds, watch.seconds_since_acknowledged) == (0, 3)
-
-
-def test_they_are_among_the_figures(watch: StallWatch, clock: Clock, tmp_path: Path):
-    watch.taken()
-    clock.now += 7
-    port = kept_ports(tmp_path / "ports.json", ["metrics"])["metrics"]
-    serve_metrics(port, Figures(), lambda: 0, [watch])
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    assert 'afterglow_batch_seconds{stream="events"} 7.0' in lines
-    assert 'afterglow_seconds_since_acknowledged{stream="events"} 7.0' in lines
 
 
 def test_one_event_is_told_in_the_singular():
