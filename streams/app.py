@@ -18,11 +18,15 @@ from faust.types import EventT
 
 from streams.pipeline import Intake
 from streams.settings import Kafka, Settings
+from streams.topics import TopicPartition
 
 FETCH_WAIT_MS: Final = 20
 """Faust asks for 1500 ms, which holds back a busy topic's events while another topic of the worker is idle."""
 
 _NEVER_SECONDS: Final = 10 * 365 * 86_400.0
+
+
+_OURS: Final = {"fetch_max_wait_ms": FETCH_WAIT_MS, "isolation_level": "read_committed"}
 
 
 class AgentStopped(RuntimeError):
@@ -35,12 +39,12 @@ def create_app(
     group: str,
     events: Intake[EventT[bytes]],
     products: Intake[EventT[bytes]],
-    on_assignment: Callable[[frozenset[int]], None],
+    on_assignment: Callable[[frozenset[TopicPartition]], None],
     on_failure: Callable[[AgentStopped], None],
 ) -> faust.App:
     """The app, with one agent over searches and purchases and one over products.
 
-    `on_assignment` hears which partitions of searches and purchases are this worker's, after every rebalance.
+    `on_assignment` hears which partitions are this worker's, after every rebalance.
     `on_failure` is to stop the process: an agent has ended, and hands nothing over any more.
     """
     _shorten_fetch_wait()
@@ -102,8 +106,7 @@ def create_app(
     app.agent(by_product, name="products", concurrency=1)(hand_over_products)
 
     async def assigned(_app: faust.App, assigned: set[Any], **_: object) -> None:
-        user_topics = (settings.topics.searches, settings.topics.purchases)
-        on_assignment(frozenset(tp.partition for tp in assigned if tp.topic in user_topics))
+        on_assignment(frozenset((tp.topic, tp.partition) for tp in assigned))
 
     app.on_partitions_assigned.connect(assigned, weak=False)
     return app
@@ -115,7 +118,10 @@ class _App(faust.App):  # type: ignore[misc]
 
 
 def _shorten_fetch_wait() -> None:
-    """Has Faust's driver make its consumers with our `fetch_max_wait_ms`: there is no setting for it."""
+    """Has Faust's driver make its consumers with our `fetch_max_wait_ms`: there is no setting for it.
+
+    And with `read_committed`: what a producer's transaction has taken back must not be folded in.
+    """
     consumer = driver.aiokafka.AIOKafkaConsumer
     if getattr(consumer, "waits_shortly", False):
         return
@@ -124,7 +130,7 @@ def _shorten_fetch_wait() -> None:
         waits_shortly = True
 
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "fetch_max_wait_ms": FETCH_WAIT_MS})
+            super().__init__(*args, **{**options, **_OURS})
 
     driver.aiokafka.AIOKafkaConsumer = PromptConsumer
 

@@ -21,6 +21,7 @@ from sinks.collections import Generation, Mean, products_collection, profiles_co
 from sinks.identity import PointIds
 from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
+from sinks.retry import RetryPolicy
 from sinks.snapshot import RecentSnapshot
 from sinks.writes import new_version
 from streams.dead_letters import DeadLetter
@@ -54,8 +55,11 @@ class Keeper:
         encoder: EncoderClient,
         ids: PointIds,
         buried: Callable[[], Mapping[TopicPartition, int]] = dict,
+        retry: RetryPolicy | None = None,
     ) -> None:
         """`settings.profiles` are those of the generation: `streams.generations.as_folded`.
+
+        `retry` waits for a Qdrant that is away, without end.
 
         `buried` gives the offsets below which another generation has seen to dead letters; asked from a thread.
         """
@@ -72,6 +76,7 @@ class Keeper:
             profiles_collection(name),
             cached_bytes=settings.worker.profile_cache,
             replicated=self._replicated,
+            retry=retry,
         )
         catalogue = Catalogue(
             client,
@@ -79,9 +84,10 @@ class Keeper:
             ids,
             cached=settings.worker.cached_products,
             replicated=self._replicated,
+            retry=retry,
         )
-        self._snapshots = RecentSnapshot(client, products_collection(name))
-        self._products = ProductStore(client, catalogue, ids, replicated=self._replicated)
+        self._snapshots = RecentSnapshot(client, products_collection(name), retry=retry)
+        self._products = ProductStore(client, catalogue, ids, replicated=self._replicated, retry=retry)
         self._updater = Updater(
             searches_topic=settings.topics.searches,
             profiles=self.profiles,

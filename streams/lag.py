@@ -68,7 +68,6 @@ def waiting(kafka: Kafka, group: str, positions: Mapping[TopicPartition, Positio
         "group.id": group,
         "enable.auto.commit": False,
         "enable.partition.eof": True,
-        "isolation.level": "read_uncommitted",  # as Faust reads
         "auto.offset.reset": "earliest",
         "fetch.message.max.bytes": 1,  # Kafka sends one batch all the same
     }

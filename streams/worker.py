@@ -7,16 +7,15 @@ and whoever takes over its partitions reads that batch again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import faust
 from confluent_kafka import KafkaException
@@ -27,12 +26,14 @@ from encoders.client import EncoderError
 from sinks.collections import RefusedGeneration
 from sinks.generations import served_generation
 from sinks.ledgers import StateError
-from sinks.retry import PermanentSinkError
+from sinks.retry import PermanentSinkError, Retry, RetryPolicy, log_retry
 from streams.app import create_app
+from streams.continuity import Continuity, Discontinuity, check_committed
 from streams.generations import connected, group_of
 from streams.groups import LIVE, GroupInUse, members_of
 from streams.kafka import KafkaUnreachable, answered, connect_admin
 from streams.keeper import SWEPT_AT_ONCE, Keeper
+from streams.lag import Waiting, positions, waiting
 from streams.metrics import serve_metrics
 from streams.opening import open_for_writing
 from streams.pipeline import Intake, Pipeline
@@ -41,10 +42,13 @@ from streams.records import Record
 from streams.restart import start_again
 from streams.secret import NoSecret
 from streams.settings import Settings
-from streams.topics import MisconfiguredTopics, describe
+from streams.stalls import StallWatch, watch_for_stalls
+from streams.topics import MisconfiguredTopics, TopicPartition
 from streams.updater import Batch
 
 logger = logging.getLogger("afterglow.worker")
+
+Ready = TypeVar("Ready")
 
 STOP_SECONDS: Final = 15.0
 """How long a failed worker may take to leave the group in order; then it exits all the same."""
@@ -57,10 +61,6 @@ _SAY_EVERY_SECONDS: Final = 10.0
 
 class WorkerFailed(RuntimeError):
     """The worker can't go on; the text says why and what to do."""
-
-
-class TopicChanged(WorkerFailed):
-    """A topic was deleted, made anew, or given more partitions under a running worker."""
 
 
 def run_worker(settings: Settings) -> None:
@@ -76,10 +76,15 @@ def run_worker(settings: Settings) -> None:
     except _CURED_BY_A_PERSON as error:
         raise WorkerFailed(str(error)) from error
     # Faust's own worker handles the signals, ends with SystemExit, and would turn a cursor on its standard output.
-    with contextlib.suppress(SystemExit), Path(os.devnull).open("w") as nowhere:
-        faust.Worker(
+    with Path(os.devnull).open("w") as nowhere:
+        runner = faust.Worker(
             worker.app, loop=loop, quiet=True, stdout=nowhere, override_logging=False, redirect_stdouts=False
-        ).execute_from_commandline()
+        )
+        try:
+            runner.execute_from_commandline()
+        except SystemExit as end:
+            if end.code and worker.failure is None:
+                worker.failure = worker.app.crash_reason or runner.crash_reason or end
     if worker.failure is not None:
         raise WorkerFailed(str(worker.failure)) from worker.failure
     if worker.successor is not None:
@@ -87,6 +92,7 @@ def run_worker(settings: Settings) -> None:
 
 
 _CURED_BY_A_PERSON: Final = (
+    Discontinuity,
     EncoderError,
     GroupInUse,
     KafkaUnreachable,
@@ -106,7 +112,7 @@ class _Worker:
         self._settings = settings
         self._admin: AdminClient = connect_admin(settings.kafka)
         self._partitions: frozenset[int] = frozenset()
-        self._assigned = False
+        self._assigned: frozenset[TopicPartition] = frozenset()
         self._events: Intake[EventT[bytes]] = Intake(settings.worker.buffer_events)
         self._products: Intake[EventT[bytes]] = Intake(settings.worker.buffer_events)
         self.failure: BaseException | None = None
@@ -119,37 +125,79 @@ class _Worker:
         self._client = connected(settings)
         opened = await open_for_writing(settings, self._client)
         self._opened = opened
+        self._group = group_of(opened.generation.name)
         self._keeper = Keeper(
-            opened.settings, opened.generation, client=self._client, encoder=opened.encoder, ids=opened.ids
+            opened.settings,
+            opened.generation,
+            client=self._client,
+            encoder=opened.encoder,
+            ids=opened.ids,
+            retry=RetryPolicy(on_retry=self._hindered),
         )
         await self._keeper.start()
+        await asyncio.to_thread(self._check_committed)
+        self._continuity = Continuity(settings.kafka, self._admin, self._group, opened.topics)
+        topics = settings.topics
+        self._event_watch = StallWatch("events", (topics.searches, topics.purchases))
+        self._product_watch = StallWatch("products", (topics.products,))
         if port := settings.worker.metrics_port:
             try:
-                serve_metrics(port, self._keeper.figures, lambda: len(self._events) + len(self._products))
+                serve_metrics(
+                    port,
+                    self._keeper.figures,
+                    lambda: len(self._events) + len(self._products),
+                    (self._event_watch, self._product_watch),
+                )
             except OSError as error:
                 raise WorkerFailed(
                     f"figures can't be served on port {port} ({error.strerror}): give each worker of a host a "
                     "worker.metrics_port of its own, or 0 for none"
                 ) from error
-        self._assemble(opened.generation.name)
+        self._assemble()
         await self._wait_for_group()
 
-    def _assemble(self, generation: str) -> None:
+    def _check_committed(self) -> None:
+        """Where retention was faster than the group, Faust would go on at the first record there is."""
+        sources = self._opened.generation.sources.values()
+        topics = {source.topic: self._opened.topics[source.topic] for source in sources}
+        starts = {(source.topic, at): offset for source in sources for at, offset in enumerate(source.start)}
+        kafka = self._settings.kafka
+        answered(lambda: check_committed(kafka, self._admin, self._group, topics, starts), kafka)
+
+    def _assemble(self) -> None:
         settings, keeper = self._settings, self._keeper
         batch_events, linger = settings.worker.batch_events, settings.worker.linger.seconds
-        self._event_pipeline: Pipeline[EventT[bytes], Batch] = Pipeline(
-            lambda: self._events.take(batch_events, linger),
-            prepare=lambda events: keeper.prepare_events([self._record(event) for event in events]),
-            apply=keeper.apply_events,
-            acknowledge=_acknowledge,
+
+        def pipeline(
+            intake: Intake[EventT[bytes]],
+            watch: StallWatch,
+            prepare: Callable[[Sequence[Record]], Awaitable[Ready]],
+            apply: Callable[[Ready], Awaitable[None]],
+        ) -> Pipeline[EventT[bytes], Ready]:
+            async def take() -> Sequence[EventT[bytes]]:
+                events = await intake.take(batch_events, linger)
+                watch.taken()
+                return events
+
+            async def prepared(events: Sequence[EventT[bytes]]) -> Ready:
+                # The topics are asked for after the batch was taken, and answer before it is applied.
+                records = [self._record(event) for event in events]
+                ready, _ = await asyncio.gather(prepare(records), self._continuity.check())
+                return ready
+
+            async def acknowledge(events: Sequence[EventT[bytes]]) -> None:
+                for event in events:
+                    event.ack()
+                watch.acknowledged()
+
+            return Pipeline(take, prepare=prepared, apply=apply, acknowledge=acknowledge)
+
+        self._event_pipeline: Pipeline[EventT[bytes], Batch] = pipeline(
+            self._events, self._event_watch, keeper.prepare_events, keeper.apply_events
         )
-        self._product_pipeline: Pipeline[EventT[bytes], ProductBatch] = Pipeline(
-            lambda: self._products.take(batch_events, linger),
-            prepare=lambda events: keeper.prepare_products([self._record(event) for event in events]),
-            apply=keeper.apply_products,
-            acknowledge=_acknowledge,
+        self._product_pipeline: Pipeline[EventT[bytes], ProductBatch] = pipeline(
+            self._products, self._product_watch, keeper.prepare_products, keeper.apply_products
         )
-        self._group = group_of(generation)
         self.app = create_app(
             settings,
             group=self._group,
@@ -195,6 +243,7 @@ class _Worker:
             self._watch_topics(),
             self._watch_generation(),
             self._watch_group(),
+            watch_for_stalls((self._event_watch, self._product_watch), self._waiting),
         )
 
     def _fail(self, error: BaseException) -> None:
@@ -204,14 +253,30 @@ class _Worker:
         threading.Thread(target=_exit_later, args=(error,), daemon=True).start()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _on_assignment(self, partitions: frozenset[int]) -> None:
-        self._partitions, self._assigned = partitions, True
+    def _on_assignment(self, assigned: frozenset[TopicPartition]) -> None:
+        by_product = self._settings.topics.products
+        self._assigned = assigned
+        self._partitions = frozenset(partition for topic, partition in assigned if topic != by_product)
         self._keeper.profiles.forget()
-        logger.info("event=assigned partitions=%s", sorted(partitions))
+        self._continuity.assigned()
+        logger.info("event=assigned partitions=%s", sorted(self._partitions))
+
+    def _hindered(self, retry: Retry) -> None:
+        log_retry(retry)
+        for watch in (self._event_watch, self._product_watch):
+            if watch.at_work:
+                watch.hindered(f"{retry.doing} in {retry.collection}: {retry.reason}")
+
+    def _waiting(self) -> dict[TopicPartition, Waiting]:
+        """Events in this worker's partitions that aren't acknowledged."""
+        topics = {name: self._opened.topics[name] for name, _ in self._assigned}
+        found = positions(self._settings.kafka, self._admin, self._group, topics)
+        return waiting(self._settings.kafka, self._group, {at: found[at] for at in self._assigned if at in found})
 
     def _record(self, event: EventT[bytes]) -> Record:
         message = event.message
         topic = self._opened.topics[message.topic]
+        self._continuity.note(message.topic, message.partition, message.offset)
         return Record(
             topic=message.topic,
             topic_id=topic.id,
@@ -268,31 +333,9 @@ class _Worker:
 
     async def _watch_topics(self) -> None:
         """Faust silently drops a topic that was deleted and made anew: this notices, and stops the worker by name."""
-        topics = self._opened.topics
         while True:
             await asyncio.sleep(TOPIC_CHECK_SECONDS)
-            try:
-                found = await asyncio.to_thread(describe, self._admin, list(topics))
-            except KafkaException:  # away for now: Faust and the pipelines wait as well
-                continue
-            for name, topic in topics.items():
-                if name not in found:
-                    raise TopicChanged(f"topic {name} is gone (it had id {topic.id}); start again when it is back")
-                if found[name].id != topic.id:
-                    raise TopicChanged(
-                        f"topic {name} was made anew (id {topic.id} became {found[name].id}); "
-                        "start again to read the new one from its beginning"
-                    )
-                if found[name].partitions != topic.partitions:
-                    raise TopicChanged(
-                        f"topic {name} went from {topic.partitions} to {found[name].partitions} partitions: users' "
-                        "events moved; replay into a new generation"
-                    )
-
-
-async def _acknowledge(events: Sequence[EventT[bytes]]) -> None:
-    for event in events:
-        event.ack()
+            await self._continuity.check()
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
