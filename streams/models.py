@@ -44,9 +44,7 @@ def model_in_force(settings: Settings) -> str:
             "what encoder.model, encoder.query_prefix and encoder.product_prefix say: put it back, set them to where "
             "it is now, or go on with another generation (AFTERGLOW_GENERATION=NAME; `afterglow generations activate`)"
         )
-    if settings.source("encoder.model") != "default" and _identity_of(settings, settings.encoder.model) != (
-        generation.model.identity
-    ):
+    if is_overruled(settings, generation):
         logger.warning(
             "event=setting_overruled setting=encoder.model value=%s from=%r reason='generation %s was made with %s, "
             "which holds: `afterglow replay --model` makes one with another model'",
@@ -54,6 +52,13 @@ def model_in_force(settings: Settings) -> str:
             generation.model.source or generation.model.name,
         )  # fmt: skip
     return source
+
+
+def is_overruled(settings: Settings, generation: Generation) -> bool:
+    """Whether somebody has set `encoder.model`, and the generation was made with another model, which holds."""
+    if settings.source("encoder.model") == "default":
+        return False
+    return _identity_of(settings, settings.encoder.model) != generation.model.identity
 
 
 async def superseded(settings: Settings, loaded: ModelDescription) -> None:

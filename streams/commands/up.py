@@ -19,6 +19,7 @@ from streams.settings import Settings, load, variable
 
 if TYPE_CHECKING:
     from deploy.stack import Endpoints, Stack
+    from sinks.collections import Generation
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -65,7 +66,11 @@ def run(settings: Settings, *, workers: int, config: Path | None) -> int:
         stack = stack_of(settings, workers=workers, config=config, report=report)
         with _stopped_by_signals(stack, report), stack, published(settings, stack.endpoints):
             if not stack.stopping:
-                click.echo(_announcement(stack, workers))
+                generation = _generation(_at(settings, stack.endpoints))
+                click.echo(_announcement(stack, workers, generation))
+                for text in [] if generation is None else overruled_in_words(settings, generation):
+                    click.secho("warning: ", fg="yellow", bold=True, nl=False, err=True)
+                    click.echo(text, err=True)
             stack.wait()
     except ServiceFailed as failure:
         _complain(f"Afterglow has stopped. {failure}")
@@ -196,8 +201,46 @@ def _stopped_by_signals(stack: Stack, report: Callable[[str], None]) -> Iterator
             signal.signal(number, handler)
 
 
-def _announcement(stack: Stack, workers: int) -> str:
+def _generation(settings: Settings) -> Generation | None:
+    """The generation in force; None where Qdrant doesn't say: workers have made it, but it may be away just now."""
+    import asyncio
+
+    from sinks.collections import RefusedGeneration, read_generation
+    from sinks.retrieval import QdrantUnreachable
+    from sinks.retry import PermanentSinkError
+    from streams.existing import ASKED, asked
+    from streams.generations import generation_in_force
+
+    async def ask() -> Generation | None:
+        async with asked(settings) as client:
+            name = await generation_in_force(settings, client, retry=ASKED)
+            return await read_generation(client, name, retry=ASKED)
+
+    try:
+        return asyncio.run(ask())
+    except (QdrantUnreachable, PermanentSinkError, RefusedGeneration):
+        return None
+
+
+def overruled_in_words(settings: Settings, generation: Generation) -> list[str]:
+    """A line for each setting that somebody has set, and that does not count: the generation keeps what made it."""
+    from streams.generations import overruled
+    from streams.models import is_overruled
+
+    differing = {name: (str(given), str(kept)) for name, (given, kept) in overruled(settings, generation).items()}
+    if is_overruled(settings, generation):
+        differing["encoder.model"] = settings.encoder.model, generation.model.source or generation.model.name
+    return [
+        f"{name} is {given} (from: {settings.source(name)}), which does not count: generation {generation.name} was "
+        f"made with {kept}, and keeps that. Make one with {given}: `afterglow replay"
+        + (f" --model {given}`" if name == "encoder.model" else "`")
+        for name, (given, kept) in differing.items()
+    ]
+
+
+def _announcement(stack: Stack, workers: int, generation: Generation | None) -> str:
     endpoints = stack.endpoints
+    served = "" if generation is None else f"\n  serving  generation {generation.name}, of {generation.model.name}"
     return (
         f"{click.style('Afterglow is ready.', fg='green', bold=True)} Ctrl-C drains and stops it.\n"
         f"  Kafka    {endpoints.kafka}{_own(stack, 'kafka')}\n"
@@ -205,6 +248,7 @@ def _announcement(stack: Stack, workers: int) -> str:
         f"  encoder  {endpoints.encoder}\n"
         f"  workers  {workers}\n"
         f"  logs     {stack.logs}"
+        f"{served}"
     )
 
 

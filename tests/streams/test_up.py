@@ -9,9 +9,11 @@ import pytest
 
 from deploy.data_directory import DataDirectory
 from deploy.stack import Endpoints
+from sinks.collections import Generation, Model
 from streams.addresses import read_addresses
 from streams.commands import main
-from streams.commands.up import published, stack_of
+from streams.commands.up import overruled_in_words, published, stack_of
+from streams.rules import recorded_fold
 from streams.settings import load
 
 
@@ -81,3 +83,16 @@ def test_an_address_from_the_environment_is_used(tmp_path: Path, monkeypatch: py
     stack = stack_of(load(data_dir=tmp_path), workers=1, report=print)
     assert stack.endpoints.qdrant == "qdrant.example:6334"
     assert stack.endpoints.kafka == ""
+
+
+def test_settings_that_do_not_count_are_told_with_what_holds_and_what_to_do(tmp_path: Path) -> None:
+    fold = {**recorded_fold(load(environment={}).profiles), "weight_search": 2.0}
+    generation = Generation("g2", Model("all-MiniLM-L6-v2", "abc", 384), "fingerprint", fold, created_at_ms=1)
+    given = {"profiles.half_life_long": "14d", "encoder.model": "/models/mine", "profiles.weight_click": "2.0"}
+    assert overruled_in_words(load(data_dir=tmp_path, overrides=given, environment={}), generation) == [
+        "profiles.half_life_long is 14d (from: command line), which does not count: generation g2 was made with 30d, "
+        "and keeps that. Make one with 14d: `afterglow replay`",
+        "encoder.model is /models/mine (from: command line), which does not count: generation g2 was made with "
+        "all-MiniLM-L6-v2, and keeps that. Make one with /models/mine: `afterglow replay --model /models/mine`",
+    ]
+    assert overruled_in_words(load(data_dir=tmp_path, environment={}), generation) == []
