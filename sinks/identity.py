@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-from uuid import UUID
 
 _MINIMUM_SECRET_BYTES = 16
 _FINGERPRINT_LABEL = b"afterglow:fingerprint"
@@ -53,4 +52,5 @@ class PointIds:
 def _keyed_uuid(keyed: hmac.HMAC, text: str) -> str:
     digest = keyed.copy()
     digest.update(text.encode())
-    return str(UUID(bytes=digest.digest()[:16]))
+    digits = digest.hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"

@@ -114,6 +114,10 @@ class Keeper:
         self._updater.mean = np.zeros(self.generation.model.dimension, np.float32)
         await self.read_mean()
 
+    def derive(self, *, at_once: bool) -> None:
+        """Whether what is written from now on is ready for readers, or is so after a `sweep`."""
+        self._updater.derives = at_once
+
     async def prepare_events(self, records: Sequence[Record]) -> Batch:
         return await self._updater.prepare(records)
 
@@ -132,15 +136,19 @@ class Keeper:
         await self._renew_mean()
 
     async def sweep(self, partitions: frozenset[int], *, busy: Callable[[], bool] = lambda: False) -> int:
-        """Does what was put off for profiles of these partitions, a few at a time; returns how many.
+        """Does what was put off for profiles of these partitions; returns how many.
 
-        At most `SWEPT_AT_ONCE`: fewer mean that nothing more is due. While `busy` it takes half of the time only.
+        At most `SWEPT_AT_ONCE`: fewer mean that nothing more is due. While `busy` it takes a few at a time, and half of
+        the time only.
         """
         ids = await self.profiles.due(partitions, _now_ms(), SWEPT_AT_ONCE) if partitions else []
         snapshot = await self._snapshots.get() if len(ids) >= _WORTH_A_SNAPSHOT else None
-        for start in range(0, len(ids), _REFRESHED_AT_ONCE):
+        left = ids
+        while left:
             began = time.monotonic()
-            await self._updater.refresh(ids[start : start + _REFRESHED_AT_ONCE], snapshot)
+            some = _REFRESHED_AT_ONCE if busy() else SWEPT_AT_ONCE
+            await self._updater.refresh(left[:some], snapshot)
+            left = left[some:]
             if busy():
                 await asyncio.sleep(time.monotonic() - began)
         return len(ids)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -79,6 +80,7 @@ class FoldEvent(NamedTuple):
     contributions: tuple[Contribution, ...]
 
 
+@lru_cache(maxsize=16_384)  # an order's lines come one after the other
 def stable_hash(text: str) -> int:
     """A 64-bit hash that is the same in every process and never 0."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") or 1

@@ -6,7 +6,7 @@ large windows, and commits as it goes: killed, it goes on where it was. Any numb
     1. The generation is recorded, with the offsets that it begins at; the group's offsets are set to them.
     2. Products are read first, so that what is bought is known when it is folded in.
     3. Searches and purchases are folded in, window by window, until hardly anything is left to read.
-    4. Candidates, put off until now, are derived.
+    4. What readers see, put off until now, is derived.
     5. When nothing from before that moment is left to do, in any partition, readers are led to the generation.
     6. What is read is applied and committed, and the group left: live workers, who follow the readers, go on there.
 """
@@ -29,6 +29,7 @@ from qdrant_client import AsyncQdrantClient
 
 from sinks.collections import Built, read_generation
 from sinks.generations import change_generation, serve, served_generation
+from streams.continuity import Continuity
 from streams.generations import group_of
 from streams.groups import LIVE, REPLAY, GroupInUse, members_of, set_offsets
 from streams.kafka import answered, client_config, connect_admin
@@ -43,7 +44,7 @@ from streams.updater import Batch
 
 logger = logging.getLogger("afterglow.replay")
 
-WINDOW_RECORDS: Final = 20_000
+WINDOW_RECORDS: Final = 50_000
 WINDOW_BYTES: Final = 32 * 2**20
 """Of values. Three windows are in memory at most: one being read, one ready, one being applied."""
 
@@ -129,6 +130,7 @@ class Replay:
         self._partitions: frozenset[int] = frozenset()  # of searches and purchases, this process's
         self._mine: frozenset[TopicPartition] = frozenset()
         self._catalogue_read = False
+        self._continuity = Continuity(settings.kafka, self._admin, self._group, self._read)
         self._waiting: list[KafkaPartition] = []  # to be read once the catalogue is
         self._applied: dict[TopicPartition, int] = {}  # to be committed
         self._applied_lock = threading.Lock()
@@ -155,6 +157,7 @@ class Replay:
         began = time.monotonic()
         self._loop = asyncio.get_running_loop()
         await self._keeper.start()
+        self._keeper.derive(at_once=False)
         await asyncio.to_thread(self._begin_at_the_start)
         self._consumer = await asyncio.to_thread(self._joined)
         pipeline: Pipeline[_Window, tuple[Batch, ProductBatch]] = Pipeline(
@@ -193,6 +196,7 @@ class Replay:
         while (left := await self._left(everything)) > NEAR_RECORDS and not await self._taken_over():
             self._tell(Stage.EVENTS, everything, left)
             await asyncio.sleep(_POLL_SECONDS)
+        self._keeper.derive(at_once=True)
         folded, moment = time.monotonic(), time.time_ns() // 1_000_000
         of = await self._keeper.profiles.count_due(moment)
         while (due := await self._keeper.profiles.count_due(moment)) and not await self._taken_over():
@@ -272,6 +276,8 @@ class Replay:
 
     def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         consumer.assign(partitions)
+        self._loop.call_soon_threadsafe(self._continuity.assigned)
+        self._loop.call_soon_threadsafe(self._keeper.profiles.forget)
         self._mine = frozenset((at.topic, at.partition) for at in partitions)
         self._partitions = frozenset(partition for topic, partition in self._mine if topic != self._products_topic)
         if not self._catalogue_read:
@@ -337,8 +343,15 @@ class Replay:
 
     async def _prepare(self, windows: Sequence[_Window]) -> tuple[Batch, ProductBatch]:
         (window,) = windows
-        products = await self._keeper.prepare_products(window.products)
-        return await self._keeper.prepare_events(window.events), products
+        for record in (*window.products, *window.events):
+            self._continuity.note(record.topic, record.partition, record.offset)
+        # The topics are asked for after the window was read, and answer before it is applied.
+        products, events, _ = await asyncio.gather(
+            self._keeper.prepare_products(window.products),
+            self._keeper.prepare_events(window.events),
+            self._continuity.check(),
+        )
+        return events, products
 
     async def _apply(self, ready: tuple[Batch, ProductBatch]) -> None:
         events, products = ready

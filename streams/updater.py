@@ -17,7 +17,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -143,6 +143,8 @@ class Updater:
         self._in_flight = asyncio.Semaphore(writes_in_flight)
         self._clock = clock
         self.mean: Vector = np.zeros(0, np.float32)
+        self.derives = True
+        """Whether what is written is ready for readers. Where it isn't, all that is derived is put off, and due."""
         self.figures = Figures()
 
     async def prepare(self, records: Sequence[Record]) -> Batch:
@@ -238,7 +240,8 @@ class Updater:
         """Step 3: each user's state as read, folded on. A user for whom nothing is new is not written."""
         held = await self._profiles.load(list(users))
         states = {id_: held[id_].decoded() for id_ in users}
-        known = await self._vectors_of(users, states)
+        derives = self.derives or refresh.due
+        known = await self._vectors_of(users, states, histories=derives)
         changed: list[str] = []
         plans: list[_Plan] = []
         now = self._clock()
@@ -253,6 +256,8 @@ class Updater:
                 plans.append(self._plan(held[id_], moved, waits_anew, now, refresh))
         if not changed:
             return []
+        if not derives:
+            return [self._write(id_, held[id_], states[id_], _UNDERIVED, {}, now, None, None) for id_ in changed]
         tastes = derive([states[id_] for id_ in changed], known, self.mean, now, self._derivation)
         anew = [row for row, plan in enumerate(plans) if plan.derive_now]
         found = await recommend(
@@ -314,14 +319,15 @@ class Updater:
         return FoldEvent(record.offset, event.ts, order, event_id, contributions)
 
     async def _vectors_of(
-        self, users: Mapping[str, list[_Understood]], states: Mapping[str, ProfileState]
+        self, users: Mapping[str, list[_Understood]], states: Mapping[str, ProfileState], *, histories: bool
     ) -> dict[str, Vector]:
-        """The vectors of every known product that these users' events or histories name."""
+        """The vectors of every known product that these users' events name, or wait for, or remember."""
         wanted = {_product_of(understood.event) for events in users.values() for understood in events}
         for state in states.values():
             wanted |= state.pending
-            for ledger in state:
-                wanted.update([key[1:] for key in ledger.keys if key[0] == "p"])
+            if histories:
+                for ledger in state:
+                    wanted.update([key[1:] for key in ledger.keys if key[0] == "p"])
         wanted.discard("")
         products = await self._catalogue.get(wanted)
         return {product_id: product.vector for product_id, product in products.items() if product.vector is not None}
@@ -392,6 +398,9 @@ class Updater:
         }
         if titled:
             await self._products.insert_provisional(titled)
+
+
+_UNDERIVED: Final = Taste(at=0, long=None, short=None, interests=())
 
 
 def _is_at_home(understood: _Understood, partition: int) -> bool:

@@ -309,6 +309,24 @@ async def test_a_large_batch_puts_candidates_off_and_the_sweep_makes_them(shop: 
     assert await worker.profiles.due([0], NOW, 10) == []
 
 
+async def test_what_a_replay_puts_off_is_derived_by_the_sweep_from_the_same_ledger(shop: Shop):
+    worker = shop.worker(inline_users=0)
+    await all_products(worker)
+    worker.updater.derives = False
+    await fold(worker, purchase("ivy", "oven"), purchase("ivy", "tin", ts=NOW - DAY))
+    id_ = shop.ids.user("ivy")
+    bare = (await worker.profiles.load([id_]))[id_]
+    assert (bare.made_at, bare.due, bare.candidates.decoded()) == (None, NOW, [])
+    (stored,) = await shop.client.retrieve(f"profiles--{shop.name}", [id_], with_vectors=True)
+    assert stored.vector == {}
+
+    worker.updater.derives = True
+    await worker.updater.refresh(await worker.profiles.due([0], NOW, 10))
+    ready = (await worker.profiles.load([id_]))[id_]
+    assert (ready.made_at, ready.due, ready.state) == (NOW, None, bare.state)
+    assert {item["product_id"] for item in ready.candidates.decoded()} >= {"oven", "tin"}
+
+
 async def test_older_news_of_a_product_changes_nothing(shop: Shop):
     worker = shop.worker()
     old, new = product("tent", "tent"), product("tent", "better tent", price=99.0)
