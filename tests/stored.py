@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,23 @@ def profiles_of(data_dir: Path, users: Iterable[str], generation: str = "main") 
         return {by_point[point]: found.decoded() for point, found in held.items()}
 
     return asyncio.run(read())
+
+
+def exact_differences(a: Ledger, b: Ledger) -> list[str]:
+    """What two ledgers of the same topic don't agree on to the last bit; sums within what float32 rounds off."""
+    found = [
+        field.name
+        for field in fields(Ledger)
+        if field.name not in ("long", "short", "rows", "keys", "query_vectors")
+        and getattr(a, field.name) != getattr(b, field.name)
+    ]
+    if (a.keys, a.history.tobytes()) != (b.keys, b.history.tobytes()):
+        found.append("history")
+    for name in ("long", "short"):
+        x, y = getattr(a, name), getattr(b, name)
+        if (x is None) != (y is None) or (x is not None and np.linalg.norm(x - y) > 1e-6 * np.linalg.norm(x)):
+            found.append(name)
+    return found
 
 
 def differences(a: Ledger, b: Ledger) -> list[str]:
