@@ -33,7 +33,7 @@ from streams.dead_letters import waiting_count
 from streams.generations import group_of
 from streams.group_health import GroupLook, watch_group
 from streams.groups import LIVE, members_of
-from streams.kafka import KafkaUnreachable, connect_admin
+from streams.kafka import KafkaUnreachable, answered, connect_admin
 from streams.lag import positions, waiting
 from streams.settings import Settings
 from streams.topics import describe
@@ -233,10 +233,14 @@ def _ask_kafka(settings: Settings) -> tuple[KafkaStatus, list[str]]:
     names = (topics.searches, topics.purchases, topics.products)
     found = describe(admin, (*names, topics.dead_letters))
     read = {name: found[name] for name in names if name in found}
+
+    def seen() -> GroupLook:
+        return GroupLook(members_of(admin, group), positions(kafka, admin, group, read))
+
     health = watch_group(
         group,
-        lambda: GroupLook(members_of(admin, group), positions(kafka, admin, group, read)),
-        lambda lagging: waiting(kafka, group, lagging),
+        lambda: answered(seen, kafka, ANSWER_SECONDS),
+        lambda lagging: answered(lambda: waiting(kafka, group, lagging), kafka, ANSWER_SECONDS),
     )
     partitions = [
         PartitionStatus(

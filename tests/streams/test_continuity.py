@@ -29,16 +29,14 @@ class Stream:
         self.name = settings.topics.searches
         self.group = f"afterglow-{settings.generation}"
         self.create()
-        self.continuity = self.guard()
+        answered(lambda: committed_offsets(self.kafka, self.group, self.topics), self.kafka)  # now it has a coordinator
+        self.continuity = Continuity(self.kafka, self.admin, self.group, self.topics)
 
     def create(self) -> None:
         self.admin.create_topics([NewTopic(self.name, 2, 1)])[self.name].result()
         while not describe(self.admin, [self.name]):
             pass
         answered(lambda: end_offsets(self.admin, self.topics), self.kafka)  # now each partition has a leader
-
-    def guard(self) -> Continuity:
-        return Continuity(self.kafka, self.admin, self.group, self.topics)
 
     @property
     def topics(self) -> dict[str, Topic]:

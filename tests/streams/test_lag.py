@@ -11,7 +11,7 @@ from streams.groups import set_offsets
 from streams.kafka import answered, connect_admin
 from streams.lag import Position, Waiting, positions, waiting
 from streams.settings import Settings
-from streams.topics import Topic, describe, end_offsets
+from streams.topics import Topic, TopicPartition, describe, end_offsets
 
 pytestmark = pytest.mark.end_to_end
 
@@ -25,12 +25,18 @@ def create(settings: Settings, admin: AdminClient, topic: NewTopic) -> dict[str,
     return topics
 
 
+def asked(settings: Settings, topics: dict[str, Topic]) -> dict[TopicPartition, Position]:
+    """Again while the group's coordinator is starting."""
+    admin = connect_admin(settings.kafka)
+    return answered(lambda: positions(settings.kafka, admin, settings.generation, topics), settings.kafka)
+
+
 def test_what_waits_is_where_the_group_goes_on(settings: Settings) -> None:
     admin, kafka, group = connect_admin(settings.kafka), settings.kafka, settings.generation
     name = settings.topics.searches
     topics = create(settings, admin, NewTopic(name, 4, 1, config={"retention.ms": "-1"}))
-    assert positions(kafka, admin, group, topics) == {(name, n): Position(0, 0, None) for n in range(4)}
-    assert waiting(kafka, group, positions(kafka, admin, group, topics)) == {}
+    assert asked(settings, topics) == {(name, n): Position(0, 0, None) for n in range(4)}
+    assert waiting(kafka, group, asked(settings, topics)) == {}
 
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for offset in range(5):
@@ -38,7 +44,7 @@ def test_what_waits_is_where_the_group_goes_on(settings: Settings) -> None:
             producer.produce(name, b"x", partition=partition, timestamp=1000 * partition + 9000 + offset)
     producer.flush()
     set_offsets(kafka, group, {(name, 1): 3, (name, 2): 5})
-    at = positions(kafka, admin, group, topics)
+    at = asked(settings, topics)
     assert at == {
         (name, 0): Position(0, 5, None),
         (name, 1): Position(0, 5, 3),
@@ -49,7 +55,7 @@ def test_what_waits_is_where_the_group_goes_on(settings: Settings) -> None:
 
     gone = KafkaPartition(name, 1, 4)
     admin.delete_records([gone])[gone].result()
-    at = positions(kafka, admin, group, topics)
+    at = asked(settings, topics)
     assert at[name, 1] == Position(4, 5, 3)
     assert waiting(kafka, group, at)[name, 1] == Waiting(1, 10004)
 
@@ -63,8 +69,9 @@ def test_the_end_of_a_transaction_is_no_event(settings: Settings) -> None:
     producer.begin_transaction()
     producer.produce(name, b"x", partition=0)
     producer.commit_transaction()
+    assert asked(settings, topics)[name, 0].lag == 2
     set_offsets(kafka, group, {(name, 0): 1})
-    at = positions(kafka, admin, group, topics)
+    at = asked(settings, topics)
     assert at[name, 0].lag == 1
     assert waiting(kafka, group, at) == {}
 

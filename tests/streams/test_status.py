@@ -26,7 +26,7 @@ from streams import group_health, health
 from streams.app import create_app
 from streams.groups import set_offsets
 from streams.health import EncoderStatus, look
-from streams.kafka import connect_admin
+from streams.kafka import answered, connect_admin
 from streams.pipeline import Intake
 from streams.producer import EventProducer
 from streams.settings import Settings, load
@@ -203,7 +203,8 @@ async def test_a_topic_made_anew_and_records_gone_before_they_were_read(
     made = Generation(both.generation, Model("small", "abc", 4), IDS.fingerprint, {}, 5, sources)
     await open_generation(client, made)
     group = f"afterglow-{both.generation}"
-    set_offsets(both.kafka, group, {(topics.searches, 0): 1, (topics.purchases, 0): 7})
+    committed = {(topics.searches, 0): 1, (topics.purchases, 0): 7}
+    answered(lambda: set_offsets(both.kafka, group, committed), both.kafka)
     produce_long_ago(both)
     produce_long_ago(both)
     admin = connect_admin(both.kafka)
