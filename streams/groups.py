@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaExcep
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
-from streams.kafka import client_config
+from streams.kafka import answered, client_config
 from streams.settings import Kafka
 from streams.topics import REQUEST_SECONDS, TopicPartition
 
@@ -62,7 +62,11 @@ def members_of(admin: AdminClient, group: str) -> Members:
 
 
 def set_offsets(kafka: Kafka, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-    """Let an empty group go on from these offsets. Raises GroupInUse, and KafkaException."""
+    """Let an empty group go on from these offsets. Raises GroupInUse, KafkaUnreachable, and KafkaException."""
+    answered(lambda: _set_offsets(kafka, group, offsets), kafka)
+
+
+def _set_offsets(kafka: Kafka, group: str, offsets: Mapping[TopicPartition, int]) -> None:
     at = [KafkaPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
     with closing(Consumer({**client_config(kafka), "group.id": group, "enable.auto.commit": False})) as consumer:
         try:

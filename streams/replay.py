@@ -40,7 +40,7 @@ from streams.products import ProductBatch
 from streams.records import Record
 from streams.settings import Settings
 from streams.topics import TopicPartition, committed_offsets, end_offsets
-from streams.updater import Batch
+from streams.updater import UNDERIVED, Batch
 
 logger = logging.getLogger("afterglow.replay")
 
@@ -52,7 +52,7 @@ NEAR_RECORDS: Final = 1000
 """With so little left to read the generation may take over: live workers are that far behind at times."""
 
 _CONSUMED_AT_ONCE: Final = 5000
-_POLL_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.25
 _JOIN_SECONDS: Final = 60.0
 
 
@@ -84,7 +84,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: int
     profiles_written: int
     seconds: float
-    seconds_folding: float
+    seconds_folding: float  # of searches and purchases
     behind: int  # records that came in meanwhile, left to live workers
 
 
@@ -172,7 +172,7 @@ class Replay:
         finally:
             self._stopping = True
             await asyncio.to_thread(self._leave)
-        folding, behind = directing.result()
+        seconds_folding, behind = directing.result()
         figures = self._keeper.figures
         return Replayed(
             generation=self._name,
@@ -181,25 +181,27 @@ class Replay:
             dead_letters=figures.dead_letters,
             profiles_written=figures.profiles_written,
             seconds=time.monotonic() - began,
-            seconds_folding=folding - began,
+            seconds_folding=seconds_folding,
             behind=behind,
         )
 
     async def _direct(self, pipeline: Pipeline[_Window, tuple[Batch, ProductBatch]]) -> tuple[float, int]:
-        """Steps 2 to 6. Returns when folding was done (monotonic), and how many records are left."""
+        """Steps 2 to 6. Returns how long step 3 took, in seconds, and how many records are left."""
         products = frozenset({self._products_topic})
         while (left := await self._left(products)) and not await self._taken_over():
             self._tell(Stage.PRODUCTS, products, left)
             await asyncio.sleep(_POLL_SECONDS)
-        self._catalogue_read = True
+        self._catalogue_read, began = True, time.monotonic()
         everything = frozenset(self._read)
         while (left := await self._left(everything)) > NEAR_RECORDS and not await self._taken_over():
             self._tell(Stage.EVENTS, everything, left)
             await asyncio.sleep(_POLL_SECONDS)
         self._keeper.derive(at_once=True)
-        folded, moment = time.monotonic(), time.time_ns() // 1_000_000
+        seconds, moment = time.monotonic() - began, time.time_ns() // 1_000_000
         of = await self._keeper.profiles.count_due(moment)
-        while (due := await self._keeper.profiles.count_due(moment)) and not await self._taken_over():
+        while (
+            due := await self._keeper.profiles.count_due(moment) or await self._keeper.profiles.count_due(UNDERIVED)
+        ) and not await self._taken_over():
             self._report(Progress(Stage.CANDIDATES, max(of - due, 0), of))
             if await self._keeper.sweep(self._partitions, busy=lambda: pipeline.busy) < SWEPT_AT_ONCE:
                 await asyncio.sleep(_POLL_SECONDS)  # what is left is another process's
@@ -208,7 +210,7 @@ class Replay:
             await self._take_over()
         self._stopping = True
         self._report(Progress(Stage.DONE, of, of))
-        return folded, left
+        return seconds, left
 
     async def _taken_over(self) -> bool:
         """Whether another process has completed the generation."""

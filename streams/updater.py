@@ -40,6 +40,10 @@ from streams.profiles import Contribution, FoldEvent, Rules, fold, settle_state,
 from streams.records import Record, dead_letter
 
 
+UNDERIVED: Final = 0
+"""`due` of a profile of which nothing is derived: it has a state, and nothing for readers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """What one event of each kind weighs. Belongs to the generation."""
@@ -257,7 +261,7 @@ class Updater:
         if not changed:
             return []
         if not derives:
-            return [self._write(id_, held[id_], states[id_], _UNDERIVED, {}, now, None, None) for id_ in changed]
+            return [self._write(id_, held[id_], states[id_], _UNDERIVED, {}, UNDERIVED, None, None) for id_ in changed]
         tastes = derive([states[id_] for id_ in changed], known, self.mean, now, self._derivation)
         anew = [row for row, plan in enumerate(plans) if plan.derive_now]
         found = await recommend(

@@ -125,6 +125,9 @@ class _Worker:
         self._client = connected(settings)
         opened = await open_for_writing(settings, self._client)
         self._opened = opened
+        topics = settings.topics
+        self._event_watch = StallWatch("events", (topics.searches, topics.purchases))
+        self._product_watch = StallWatch("products", (topics.products,))
         self._group = group_of(opened.generation.name)
         self._keeper = Keeper(
             opened.settings,
@@ -137,9 +140,6 @@ class _Worker:
         await self._keeper.start()
         await asyncio.to_thread(self._check_committed)
         self._continuity = Continuity(settings.kafka, self._admin, self._group, opened.topics)
-        topics = settings.topics
-        self._event_watch = StallWatch("events", (topics.searches, topics.purchases))
-        self._product_watch = StallWatch("products", (topics.products,))
         if port := settings.worker.metrics_port:
             try:
                 serve_metrics(
