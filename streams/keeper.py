@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -17,7 +18,16 @@ from qdrant_client import AsyncQdrantClient
 
 from encoders.client import EncoderClient
 from sinks.catalogue import Catalogue
-from sinks.collections import Generation, Mean, products_collection, profiles_collection, read_mean, write_mean
+from sinks.collections import (
+    Generation,
+    Mean,
+    RefusedGeneration,
+    products_collection,
+    profiles_collection,
+    read_mean,
+    write_mean,
+)
+from sinks.generations import list_generations
 from sinks.identity import PointIds
 from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
@@ -25,18 +35,21 @@ from sinks.retry import RetryPolicy
 from sinks.snapshot import RecentSnapshot
 from sinks.writes import new_version
 from streams.dead_letters import DeadLetter
+from streams.generations import group_of
+from streams.kafka import answered
 from streams.producer import DeliveryFailed, EventProducer
 from streams.products import GROWTH, CatalogueUpdater, ProductBatch, catalogue_mean
 from streams.records import Record
 from streams.rules import derivation_rules, fold_rules, ranking_rules, refresh_rules, weights
 from streams.settings import Settings
-from streams.topics import TopicPartition
+from streams.topics import Topic, TopicPartition, committed_offsets
 from streams.updater import Batch, Updater
 
 logger = logging.getLogger("afterglow.keeper")
 
 SWEPT_AT_ONCE: Final = 512
 _REFRESHED_AT_ONCE: Final = 16  # candidates take milliseconds a user, and events wait meanwhile
+_SEEN_TO_SECONDS: Final = 30.0  # for how long it is taken for known what other generations have seen to
 _WORTH_A_SNAPSHOT: Final = 64  # users whose candidates are due
 
 
@@ -54,14 +67,11 @@ class Keeper:
         client: AsyncQdrantClient,
         encoder: EncoderClient,
         ids: PointIds,
-        buried: Callable[[], Mapping[TopicPartition, int]] = dict,
         retry: RetryPolicy | None = None,
     ) -> None:
         """`settings.profiles` are those of the generation: `streams.generations.as_folded`.
 
         `retry` waits for a Qdrant that is away, without end.
-
-        `buried` gives the offsets below which another generation has seen to dead letters; asked from a thread.
         """
         name = generation.name
         self.generation = generation
@@ -69,7 +79,8 @@ class Keeper:
         self._client = client
         self._replicated = settings.qdrant.replication_factor > 1
         self._mean: Mean | None = None
-        self._buried = buried
+        self._seen_to: Mapping[TopicPartition, list[range]] = {}
+        self._seen_to_as_of = -_SEEN_TO_SECONDS
         self._producer: EventProducer | None = None
         self.profiles = ProfileStore(
             client,
@@ -176,13 +187,47 @@ class Keeper:
         await self.read_mean()
 
     async def _bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Sends what could not be understood to the dead-letter topic, before its offset may be committed."""
-        if letters:
-            await asyncio.to_thread(self._send_letters, letters)
+        """Sends what could not be understood to the dead-letter topic, before its offset may be committed.
+
+        Once, whatever the number of generations: whichever gets to a record first sends it. Two that get there at the
+        same moment both do.
+        """
+        if not letters:
+            return
+        if time.monotonic() - self._seen_to_as_of > _SEEN_TO_SECONDS:
+            self._seen_to = await self._seen_to_by_others()
+            self._seen_to_as_of = time.monotonic()
+        news = [
+            letter
+            for letter in letters
+            if not any(letter.offset in seen for seen in self._seen_to.get((letter.topic, letter.partition), ()))
+        ]
+        if news:
+            await asyncio.to_thread(self._send_letters, news)
+
+    async def _seen_to_by_others(self) -> dict[TopicPartition, list[range]]:
+        """For each partition, the offsets whose dead letters other generations have seen to."""
+        ids = {source.id for source in self.generation.sources.values()}
+        try:
+            others = [one for one in await list_generations(self._client) if one.name != self.generation.name]
+        except RefusedGeneration:  # of another version: letters sent twice are better than none
+            return {}
+        seen: dict[TopicPartition, list[range]] = defaultdict(list)
+        for other in others:
+            same = [source for source in other.sources.values() if source.id in ids]
+            topics = {source.topic: Topic(source.id, len(source.start)) for source in same}
+            committed = await asyncio.to_thread(self._committed, group_of(other.name), topics)
+            for source in same:
+                for partition, start in enumerate(source.start):
+                    at = (source.topic, partition)
+                    seen[at].append(range(start, committed.get(at, start)))
+        return seen
+
+    def _committed(self, group: str, topics: Mapping[str, Topic]) -> dict[TopicPartition, int]:
+        kafka = self._settings.kafka
+        return answered(lambda: committed_offsets(kafka, group, topics), kafka)
 
     def _send_letters(self, letters: Sequence[DeadLetter]) -> None:
-        buried = self._buried()
-        letters = [letter for letter in letters if letter.offset >= buried.get((letter.topic, letter.partition), 0)]
         if self._producer is None:
             self._producer = EventProducer(self._settings)
         while True:

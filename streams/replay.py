@@ -146,7 +146,6 @@ class Replay:
             client=client,
             encoder=opened.encoder,
             ids=opened.ids,
-            buried=self._buried,
         )
 
     async def run(self) -> Replayed:
@@ -386,15 +385,6 @@ class Replay:
 
     def _committed(self) -> dict[TopicPartition, int]:
         return answered(lambda: committed_offsets(self._settings.kafka, self._group, self._read), self._settings.kafka)
-
-    def _buried(self) -> dict[TopicPartition, int]:
-        """Dead letters are sent once, by the generation that readers see: those beyond it are this one's to send."""
-        served = asyncio.run_coroutine_threadsafe(served_generation(self._client), self._loop).result()
-        if served is None:
-            return {}
-        return answered(
-            lambda: committed_offsets(self._settings.kafka, group_of(served), self._read), self._settings.kafka
-        )
 
     async def _left(self, topics: frozenset[str]) -> int:
         """Records of these topics that the group has not folded in."""

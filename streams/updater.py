@@ -39,7 +39,6 @@ from streams.events import InvalidEvent, Purchase, Search, check_key, decode_pur
 from streams.profiles import Contribution, FoldEvent, Rules, fold, settle_state, stable_hash
 from streams.records import Record, dead_letter
 
-
 UNDERIVED: Final = 0
 """`due` of a profile of which nothing is derived: it has a state, and nothing for readers."""
 
