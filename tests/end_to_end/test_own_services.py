@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer
 from machine import ENVIRONMENT, until
 
 pytestmark = pytest.mark.end_to_end
@@ -130,6 +131,28 @@ def test_two_workers_share_the_partitions_and_show_their_figures(
         said = refusal({**environment, "AFTERGLOW_WORKER_METRICS_PORT": str(port)}, "worker")
         assert f"port {port}" in said
         assert "worker.metrics_port" in said
+
+
+def test_a_worker_waits_until_a_replay_has_left_its_group(environment: Mapping[str, str], tmp_path: Path) -> None:
+    """Kafka lets consumers of one kind into a group at a time, and Faust, refused, would hang without a word."""
+    log = tmp_path / "worker.log"
+    products, _ = events()
+    run(environment, "produce", "-", "--topic", "products", input_=products)  # makes the topics
+    group = f"afterglow-{environment['AFTERGLOW_GENERATION']}"
+    replay = Consumer(
+        {
+            "bootstrap.servers": environment["AFTERGLOW_KAFKA_BOOTSTRAP_SERVERS"],
+            "group.id": group,
+            "partition.assignment.strategy": "range",
+        }
+    )
+    replay.subscribe([environment["AFTERGLOW_TOPICS_PRODUCTS"]])
+    until(lambda: replay.poll(0.1) is None and bool(replay.assignment()), 60)
+    with started(environment, tmp_path / "encoder.log", "encoder"), started(environment, log, "worker"):
+        until(lambda: replay.poll(0.1) is None and f"event=waiting_for_group group={group}" in log.read_text(), 120)
+        assert "event=worker_running" not in log.read_text()
+        replay.close()
+        until(lambda: "event=assigned partitions=[0, 1, 2, 3, 4, 5, 6, 7]" in log.read_text(), 60, log.read_text())
 
 
 def test_up_starts_only_what_has_no_address(environment: Mapping[str, str], tmp_path: Path) -> None:
