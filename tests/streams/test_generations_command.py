@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from machine import until
 from qdrant_client import AsyncQdrantClient
 from services import running_qdrant
 
-from sinks.collections import Built, Generation, Model, Source, open_generation
+from sinks.collections import Built, Generation, Model, Source, open_generation, read_generation
 from sinks.connection import connect
 from sinks.generations import serve, served_generation
 from sinks.identity import PointIds
@@ -29,6 +30,7 @@ from streams.groups import REPLAY, set_offsets
 from streams.kafka import connect_admin
 from streams.rules import recorded_fold
 from streams.settings import Settings, load
+from streams.succession import CatchingUp, NobodyCame, catch_up
 from streams.topics import committed_offsets, describe, ensure_topics
 
 pytestmark = pytest.mark.end_to_end
@@ -333,3 +335,56 @@ def test_without_kafka_it_lists_and_rolls_back_all_the_same_and_drops_nothing(sh
     assert code == 1
     assert "Kafka at 127.0.0.1:1 can't be reached" in err
     assert shop.has(first)
+
+
+class Terminal(io.StringIO):
+    """A person at a keyboard, who has typed this."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_it_asks_before_it_deletes(shop: Shop, afterglow: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, _ = shop.names
+    shop.make(first, serve_it=True)
+    shop.make(second)
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    code, _, err = afterglow("generations", "drop", second)
+    assert code == 130
+    assert f"Delete all profiles and products of generation {second}, for good?" in err
+    assert shop.has(second)
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert afterglow("generations", "drop", second)[0] == 0
+    assert not shop.has(second)
+
+
+def test_catching_up_ends_with_the_last_event_though_a_transaction_s_mark_comes_after_it(shop: Shop) -> None:
+    name, purchases = shop.names[0], shop.settings.topics.purchases
+    shop.make(name)
+    generation = shop.ask(lambda client: read_generation(client, name))
+    producer = Producer(
+        {"bootstrap.servers": shop.settings.kafka.bootstrap_servers, "transactional.id": f"transactions-{name}"}
+    )
+    producer.init_transactions(60)
+    producer.begin_transaction()
+    producer.produce(purchases, b"{}", partition=1)
+    producer.commit_transaction(60)
+    searches = shop.settings.topics.searches
+    shop.commit(name, {(searches, 0): 5, (searches, 1): 5, (purchases, 0): 10})
+    told: list[CatchingUp] = []
+
+    def report(now: CatchingUp) -> None:
+        if not told:
+            shop.commit(name, {(purchases, 1): 1})  # the one event is folded in
+        told.append(now)
+
+    assert catch_up(shop.settings, generation, report) == 2
+    assert told == [CatchingUp(2, 2, 0), CatchingUp(0, 2, 0)]
+
+
+def test_where_no_live_worker_comes_waiting_ends_and_says_so(shop: Shop) -> None:
+    name = shop.names[0]
+    shop.make(name)
+    generation = shop.ask(lambda client: read_generation(client, name))
+    with pytest.raises(NobodyCame, match=f"no live worker has come to the group afterglow-{name}"):
+        catch_up(shop.settings, generation, patience_seconds=0.5)
