@@ -83,8 +83,8 @@ async def open_for_replay(
 ) -> Opened:
     """A generation that readers don't see, to be built by the settings: `name`, where it is given.
 
-    Else the one that a replay by the same settings has begun and not completed, so that a replay which was killed goes
-    on, and several of them share the work; else a new one. Raises as `open_for_writing` does; and InvalidReplay.
+    Else the one that a replay by the same settings has begun, so that a replay which was killed goes on, at whatever
+    moment, and several of them share the work; else a new one. Raises as `open_for_writing` does; and InvalidReplay.
     """
     topics = await asyncio.to_thread(ensure_topics, settings)
     ids = PointIds(read_secret(settings.secret_file))
@@ -99,11 +99,11 @@ async def open_for_replay(
         from_ms=from_ms,
         replayed=True,
     )
-    known = await list_generations(client)
+    known, served = await list_generations(client), await served_generation(client)
     if name is None:
-        begun = [one for one in known if one.replayed and one.built is None and _is_same(one, wanted)]
+        begun = [one for one in known if one.replayed and one.name != served and _is_same(one, wanted)]
         wanted = msgspec.structs.replace(wanted, name=begun[-1].name if begun else _next_name(known))
-    elif name == await served_generation(client):
+    elif name == served:
         raise InvalidReplay(
             f"generation {name!r} is the one that readers see, and live workers keep it up to date: replay into "
             "another one (leave out --generation, or give a new name)"

@@ -17,8 +17,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -187,13 +188,18 @@ class Replay:
     async def _direct(self, pipeline: Pipeline[_Window, tuple[Batch, ProductBatch]]) -> tuple[float, int]:
         """Steps 2 to 6. Returns how long step 3 took, in seconds, and how many records are left."""
         products = frozenset({self._products_topic})
-        while (left := await self._left(products)) and not await self._taken_over():
+        there = await self._ends(products)
+        while (left := await self._left(products, until=there)) and not await self._taken_over():
             self._tell(Stage.PRODUCTS, products, left)
             await asyncio.sleep(_POLL_SECONDS)
         self._catalogue_read, began = True, time.monotonic()
         everything = frozenset(self._read)
-        while (left := await self._left(everything)) > NEAR_RECORDS and not await self._taken_over():
-            self._tell(Stage.EVENTS, everything, left)
+        # However few they are: what is there already is folded in before anybody sees the generation.
+        there = await self._ends(everything)
+        while (
+            await self._left(everything, until=there) or await self._left(everything) > NEAR_RECORDS
+        ) and not await self._taken_over():
+            self._tell(Stage.EVENTS, everything, await self._left(everything))
             await asyncio.sleep(_POLL_SECONDS)
         self._keeper.derive(at_once=True)
         seconds, moment = time.monotonic() - began, time.time_ns() // 1_000_000
@@ -286,6 +292,7 @@ class Replay:
             consumer.pause(self._waiting)
 
     def _revoked(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        self._commit(asynchronous=False)
         self._mine = frozenset()
         self._partitions = frozenset()
 
@@ -386,14 +393,16 @@ class Replay:
     def _committed(self) -> dict[TopicPartition, int]:
         return answered(lambda: committed_offsets(self._settings.kafka, self._group, self._read), self._settings.kafka)
 
-    async def _left(self, topics: frozenset[str]) -> int:
-        """Records of these topics that the group has not folded in."""
-        return await asyncio.to_thread(self._count_left, topics)
-
-    def _count_left(self, topics: frozenset[str]) -> int:
+    async def _ends(self, topics: frozenset[str]) -> dict[TopicPartition, int]:
+        """Where these topics end now."""
         read = {name: topic for name, topic in self._read.items() if name in topics}
-        ends = answered(lambda: end_offsets(self._admin, read), self._settings.kafka)
-        committed = self._committed()
+        ask = partial(answered, lambda: end_offsets(self._admin, read), self._settings.kafka)
+        return await asyncio.to_thread(ask)
+
+    async def _left(self, topics: frozenset[str], until: Mapping[TopicPartition, int] | None = None) -> int:
+        """Records of these topics that the group has not folded in; of those before `until`."""
+        ends = until if until is not None else await self._ends(topics)
+        committed = await asyncio.to_thread(self._committed)
         return sum(max(0, end - committed.get(at, self._start[at])) for at, end in ends.items())
 
     def _tell(self, stage: Stage, topics: frozenset[str], left: int) -> None:

@@ -110,6 +110,11 @@ def test_a_replay_from_a_time_leaves_out_what_was_produced_before(tmp_path: Path
 def test_what_a_replay_cannot_do_is_said_before_anything_is_done(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with running(data):
+        few = tmp_path / "few.jsonl"
+        few.write_text('{"user_id": "ada", "query": "red tent", "ts": 1690000000000}\n')
+        afterglow(data, "produce", str(few), "--topic", "searches", "--wait")
+        replayed = afterglow_json(data, "replay", "--no-activate")
+        assert (replayed["generation"], replayed["events"], replayed["behind"]) == ("g2", 1, 0)  # however few
         for arguments, code in (
             (["--set", "candidates=7"], 2),
             (["--set", "half_life.long"], 2),
@@ -118,4 +123,4 @@ def test_what_a_replay_cannot_do_is_said_before_anything_is_done(tmp_path: Path)
             (["--model", str(tmp_path)], 1),
         ):
             afterglow(data, "replay", *arguments, code=code)
-        assert [one["name"] for one in afterglow_json(data, "generations", "list")["generations"]] == ["main"]
+        assert [one["name"] for one in afterglow_json(data, "generations", "list")["generations"]] == ["main", "g2"]
