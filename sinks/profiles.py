@@ -76,10 +76,14 @@ class ProfileStore:
         self._retry = retry or RetryPolicy()
         self._held: OrderedDict[str, Held] = OrderedDict()
 
-    async def load(self, ids: Sequence[str]) -> dict[str, Held]:
-        """Every profile of `ids` (point ids); `MISSING` for those without a point. Waits out a Qdrant that is away."""
+    async def load(self, ids: Sequence[str], *, cached: bool = True) -> dict[str, Held]:
+        """Every profile of `ids` (point ids); `MISSING` for those without a point. Waits out a Qdrant that is away.
+
+        With `cached` they may be older than what is stored: enough for whoever writes them in any case. Without, they
+        are what was stored after the call or later: for whoever first has to see whether there is anything to write.
+        """
         found = {}
-        for id_ in ids:
+        for id_ in ids if cached else ():
             if (held := self._held.get(id_)) is not None:
                 self._held.move_to_end(id_)
                 found[id_] = held

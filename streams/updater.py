@@ -241,7 +241,8 @@ class Updater:
 
     async def _fold(self, users: Mapping[str, list[_Understood]], refresh: _Refresh) -> list[tuple[Write, Held]]:
         """Step 3: each user's state as read, folded on. A user for whom nothing is new is not written."""
-        held = await self._profiles.load(list(users))
+        # Without events, what there is to do was seen in Qdrant: an older profile may say that there is nothing.
+        held = await self._profiles.load(list(users), cached=any(users.values()))
         states = {id_: held[id_].decoded() for id_ in users}
         derives = self.derives or refresh.due
         known = await self._vectors_of(users, states, histories=derives)

@@ -247,6 +247,28 @@ async def test_a_product_that_comes_between_look_up_and_write_is_found_by_the_sw
     assert await other.profiles.due([0], NOW, 10) == []
 
 
+async def test_whoever_waits_gets_the_product_from_a_worker_that_knows_an_older_profile_of_theirs(shop: Shop):
+    """What a worker has in its cache may be from before anything was pending, when there was nothing to settle."""
+    worker, other = shop.worker(), shop.worker()
+    await fold(other, purchase("eve", "boots", title="leather walking boots"))
+    await fold(worker, purchase("eve", "tent"))
+    assert (await shop.state_of("eve")).pending == {"tent"}
+    await stock(other, product("tent", "two person tent"))
+    assert (await shop.state_of("eve")).pending == set()
+
+
+async def test_the_sweep_does_what_a_rival_put_off(shop: Shop):
+    """What a worker has in its cache may be from before anything was due."""
+    worker, rival = shop.worker(), shop.worker(inline_users=0)
+    await all_products(worker)
+    await fold(worker, purchase("eve", "boots"))
+    await fold(rival, purchase("eve", "oven"))
+    due = await worker.profiles.due([0], NOW, 10)
+    assert due == [shop.ids.user("eve")]
+    await worker.updater.refresh(due)
+    assert await worker.profiles.due([0], NOW, 10) == []
+
+
 async def test_a_purchase_with_a_title_makes_the_product_known_but_not_shown(shop: Shop):
     worker = shop.worker()
     await fold(worker, purchase("cy", "kite", title="stunt kite"))
