@@ -30,6 +30,7 @@ PATIENCE_SECONDS: Final = 180.0
 """How long live workers may take to come over: they finish what they have, and may wait for another model."""
 
 _POLL_SECONDS: Final = 0.5
+_KAFKA_SECONDS: Final = 3.0
 _FEW: Final = 100  # offsets of which it is looked whether they hold an event: marks of transactions don't
 
 
@@ -66,7 +67,7 @@ class CatchingUp(msgspec.Struct, frozen=True):
 
 
 async def activate(settings: Settings, client: AsyncQdrantClient, name: str, *, force: bool = False) -> Activated:
-    """Lets readers see this generation. Needs Kafka for nothing but to tell what it misses.
+    """Lets readers see this generation. Needs Kafka for nothing but to tell what it misses, and waits little for it.
 
     Raises UnknownGeneration, NoSecret, RefusedGeneration (made with another secret), Unfinished (unless `force`),
     PermanentSinkError, and what Qdrant's client raises.
@@ -79,8 +80,11 @@ async def activate(settings: Settings, client: AsyncQdrantClient, name: str, *, 
         )
     before = await served_generation(client, retry=ASKED)
     former = await read_generation(client, before, retry=ASKED) if before is not None else None
-    missing, workers = await asyncio.to_thread(_missing, settings, generation, former)
+    # Who is in the groups is asked first, since live workers leave theirs within a second; but readers don't wait long.
+    asking = asyncio.create_task(asyncio.to_thread(_missing, settings, generation, former))
+    await asyncio.wait({asking}, timeout=_KAFKA_SECONDS)
     await serve(client, name, retry=ASKED)
+    missing, workers = await asking
     return Activated(generation=name, before=before, missing=missing, workers=workers)
 
 

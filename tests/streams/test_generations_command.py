@@ -27,6 +27,7 @@ from sinks.points import product_point, profile_point
 from sinks.writes import Write, new_version, write
 from streams.commands import main
 from streams.groups import REPLAY, set_offsets
+from streams.inventory import Reached, reached
 from streams.kafka import connect_admin
 from streams.rules import recorded_fold
 from streams.settings import Settings, load
@@ -335,6 +336,23 @@ def test_without_kafka_it_lists_and_rolls_back_all_the_same_and_drops_nothing(sh
     assert code == 1
     assert "Kafka at 127.0.0.1:1 can't be reached" in err
     assert shop.has(first)
+
+
+def test_readers_do_not_wait_for_a_kafka_that_is_slow(
+    shop: Shop, afterglow: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = shop.names
+    shop.make(first, serve_it=True)
+    shop.make(second)
+
+    def answers_late(settings: Settings, admin: AdminClient, generation: Generation) -> Reached:
+        until(lambda: shop.served() == second, 20, "readers waited for Kafka")
+        return reached(settings, admin, generation)
+
+    monkeypatch.setattr("streams.succession.reached", answers_late)
+    code, out, _ = afterglow("generations", "activate", second, "--json")
+    assert code == 0
+    assert json.loads(out)["missing"] == 20
 
 
 class Terminal(io.StringIO):
