@@ -58,6 +58,7 @@ async def derive_all(
     done = 0
     async for ids in _pages(keeper.profiles.ids(), at_once):
         report(done, max(of, done))
+        await keeper.read_mean()  # a worker may renew it meanwhile
         await keeper.rederive(ids)
         done += len(ids)
     report(done, done)
