@@ -124,7 +124,15 @@ def load(
         raise ModelError(f"{folder} holds no model that can be loaded: {error}") from error
     is_folder = bool(model) and Path(model).expanduser().is_dir()
     source = str(folder) if is_folder else model
-    description = ModelDescription(name, identity(folder, recipe), network.dimension, str(target), source)
+    description = ModelDescription(
+        name,
+        identity(folder, recipe),
+        network.dimension,
+        str(target),
+        source,
+        query_prefix=recipe.prefixes[TextKind.QUERY],
+        product_prefix=recipe.prefixes[TextKind.PRODUCT],
+    )
     return Model(description, tokenizer, network, recipe)
 
 

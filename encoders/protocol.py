@@ -40,6 +40,8 @@ class ModelDescription(msgspec.Struct, frozen=True):
     device: str
     source: str = ""
     """What to load it from again: a folder, a hub name, or "" for the packaged model."""
+    query_prefix: str = ""
+    product_prefix: str = ""
 
 
 class EncodeRequest(msgspec.Struct, frozen=True, array_like=True):

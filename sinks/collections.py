@@ -63,6 +63,9 @@ class Model(msgspec.Struct, frozen=True):
     dimension: int
     source: str = ""
     """What it was loaded from: a folder, a hub name, or "" for the packaged model."""
+    query_prefix: str | None = None
+    """What was put before every query, "" for nothing; None where an older version did not record it."""
+    product_prefix: str | None = None
 
 
 class Source(msgspec.Struct, frozen=True):

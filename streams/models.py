@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from qdrant_client import AsyncQdrantClient
 
@@ -27,38 +27,62 @@ _LOOKS: Final = 2  # workers look as often, and are to leave while this model st
 _SAY_EVERY_SECONDS: Final = 30.0
 
 
-def model_in_force(settings: Settings) -> str:
-    """What to load: the model of the generation in force, or where there is none yet, `encoder.model`.
+class Loadable(NamedTuple):
+    """What an encoding worker is to load, and to put before texts (None: what the model itself asks for)."""
 
-    The generation's holds; where somebody has set another one, the log says so. Waits for Qdrant. Raises ModelError
+    source: str
+    query_prefix: str | None
+    product_prefix: str | None
+
+
+def model_in_force(settings: Settings) -> Loadable:
+    """What to load: the model of the generation in force, or where there is none yet, the one that is set.
+
+    The generation's holds; where somebody has set something else, the log says so. Waits for Qdrant. Raises ModelError
     where the generation's model is not on this machine, RefusedGeneration and PermanentSinkError.
     """
     generation = asyncio.run(_in_force(settings))
     if generation is None:
-        return settings.encoder.model
-    source = _source_here(settings, generation.model)
-    if source is None:
+        return model_as_set(settings)
+    found = _found_here(settings, generation.model)
+    if found is None:
         raise ModelError(
             f"generation {generation.name!r} holds vectors of the model {generation.model.name} "
             f"({generation.model.identity}), which is no longer what {generation.model.source or _PACKAGED} holds, nor "
-            "what encoder.model, encoder.query_prefix and encoder.product_prefix say: put it back, set them to where "
-            "it is now, or go on with another generation (AFTERGLOW_GENERATION=NAME; `afterglow generations activate`)"
+            "what encoder.model does: put it back, set encoder.model to where it is now, or go on with another "
+            "generation (AFTERGLOW_GENERATION=NAME; `afterglow generations activate`)"
         )
-    if is_overruled(settings, generation):
+    for setting, (given, kept) in overruled(settings, generation).items():
         logger.warning(
-            "event=setting_overruled setting=encoder.model value=%s from=%r reason='generation %s was made with %s, "
-            "which holds: `afterglow replay --model` makes one with another model'",
-            settings.encoder.model, settings.source("encoder.model"), generation.name,
-            generation.model.source or generation.model.name,
+            "event=setting_overruled setting=%s value=%s from=%r reason='generation %s was made with %s, which holds: "
+            "`afterglow replay --model` makes one with another model'",
+            setting, given, settings.source(setting), generation.name, kept,
         )  # fmt: skip
-    return source
+    return found
 
 
-def is_overruled(settings: Settings, generation: Generation) -> bool:
-    """Whether somebody has set `encoder.model`, and the generation was made with another model, which holds."""
-    if settings.source("encoder.model") == "default":
-        return False
-    return _identity_of(settings, settings.encoder.model) != generation.model.identity
+def model_as_set(settings: Settings) -> Loadable:
+    """What the settings say."""
+    encoder = settings.encoder
+    return Loadable(encoder.model, encoder.query_prefix or None, encoder.product_prefix or None)
+
+
+def overruled(settings: Settings, generation: Generation) -> dict[str, tuple[str, str]]:
+    """What somebody has set, and the generation's model differs in: (set, recorded), by name."""
+    encoder, model = settings.encoder, generation.model
+    found = {}
+    if (
+        settings.source("encoder.model") != "default"
+        and _identity_of(_prefixed(settings, encoder.model, model)) != model.identity
+    ):
+        found["encoder.model"] = encoder.model, model.source or model.name
+    for name, given, kept in (
+        ("encoder.query_prefix", encoder.query_prefix, model.query_prefix),
+        ("encoder.product_prefix", encoder.product_prefix, model.product_prefix),
+    ):
+        if given and kept is not None and given != kept:
+            found[name] = repr(given), repr(kept)
+    return found
 
 
 async def superseded(settings: Settings, loaded: ModelDescription) -> None:
@@ -79,7 +103,7 @@ async def superseded(settings: Settings, loaded: ModelDescription) -> None:
             if seen < _LOOKS or time.monotonic() - told < _SAY_EVERY_SECONDS:
                 continue
             told = time.monotonic()
-            if await asyncio.to_thread(_source_here, settings, generation.model) is not None:
+            if await asyncio.to_thread(_found_here, settings, generation.model) is not None:
                 logger.info(
                     "event=model_replaced generation=%s model=%s identity=%s",
                     generation.name, generation.model.name, generation.model.identity,
@@ -121,21 +145,29 @@ async def _look(settings: Settings, client: AsyncQdrantClient) -> Generation | N
         return None
 
 
-def _source_here(settings: Settings, model: Model) -> str | None:
+def _prefixed(settings: Settings, source: str, model: Model) -> Loadable:
+    """This source, with the prefixes that the model is recorded with; those that are set where none are recorded."""
+    here = model_as_set(settings)
+    return Loadable(
+        source,
+        here.query_prefix if model.query_prefix is None else model.query_prefix,
+        here.product_prefix if model.product_prefix is None else model.product_prefix,
+    )
+
+
+def _found_here(settings: Settings, model: Model) -> Loadable | None:
     """Where this machine has the model: where it was when the generation was made, or at `encoder.model`."""
     for source in (model.source, settings.encoder.model):
-        if _identity_of(settings, source) == model.identity:
-            return source
+        found = _prefixed(settings, source, model)
+        if _identity_of(found) == model.identity:
+            return found
     return None
 
 
-def _identity_of(settings: Settings, source: str) -> str | None:
-    encoder = settings.encoder
+def _identity_of(model: Loadable) -> str | None:
     try:
-        folder, _ = locate(source)
-        recipe = read_recipe(
-            folder, query_prefix=encoder.query_prefix or None, product_prefix=encoder.product_prefix or None
-        )
+        folder, _ = locate(model.source)
+        recipe = read_recipe(folder, query_prefix=model.query_prefix, product_prefix=model.product_prefix)
         return identity(folder, recipe)
     except (ModelError, OSError):
         return None

@@ -150,7 +150,9 @@ def new_generation(
     """The record of a generation that is made by these settings now."""
     return Generation(
         name=name,
-        model=Model(model.name, model.identity, model.dimension, model.source),
+        model=Model(
+            model.name, model.identity, model.dimension, model.source, model.query_prefix, model.product_prefix
+        ),
         secret_fingerprint=ids.fingerprint,
         fold=recorded_fold(settings.profiles),
         created_at_ms=time.time_ns() // 1_000_000,

@@ -29,25 +29,22 @@ def command(settings: Settings, address: str | None, follow: bool) -> None:
     import logging
 
     from encoders.worker import serve
+    from streams.models import model_as_set, model_in_force, superseded
     from streams.restart import start_again
 
     logging.getLogger().setLevel(logging.INFO)
     encoder = settings.encoder
-    model, until = encoder.model, None
-    if follow:
-        from streams.models import model_in_force, superseded
-
-        model, until = model_in_force(settings), partial(superseded, settings)
+    model = model_in_force(settings) if follow else model_as_set(settings)
     replaced = serve(
         address=address or settings.encoder_address,
-        model=model,
+        model=model.source,
         device=encoder.device,
         token_budget=encoder.token_budget,
         cache_entries=encoder.cache_entries,
         threads=encoder.threads,
-        query_prefix=encoder.query_prefix or None,
-        product_prefix=encoder.product_prefix or None,
-        until=until,
+        query_prefix=model.query_prefix,
+        product_prefix=model.product_prefix,
+        until=partial(superseded, settings) if follow else None,
     )
     if replaced:
         start_again()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+import msgspec
 
 from streams.settings import Settings, changed, variable
 
@@ -27,11 +28,15 @@ def encoding_with(settings: Settings, model: str) -> Iterator[Settings]:
     from deploy.stack import accepts_connections
 
     folder = Path(model).expanduser()
-    named = str(folder.absolute()) if folder.is_dir() else model
+    named = str(folder.absolute()) if model and folder.is_dir() else model
+    asked = {**msgspec.structs.asdict(settings.encoder), "model": named}
     with tempfile.TemporaryDirectory(prefix="afterglow-") as directory:
         address = f"unix://{directory}/encoder.sock"
         command = [sys.executable, "-P", "-m", "streams", "encoder", "--address", address]
-        environment = {variable("encoder.model"): named, "AFTERGLOW_DATA_DIR": str(settings.data_dir.absolute())}
+        environment = {
+            **{variable(f"encoder.{field}"): str(value) for field, value in asked.items()},
+            "AFTERGLOW_DATA_DIR": str(settings.data_dir.absolute()),
+        }
         child = Child("encoder", command, log=Path(directory) / "encoder.log", environment=environment)
         try:
             deadline = time.monotonic() + READY_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -224,16 +225,16 @@ def _generation(settings: Settings) -> Generation | None:
 
 def overruled_in_words(settings: Settings, generation: Generation) -> list[str]:
     """A line for each setting that somebody has set, and that does not count: the generation keeps what made it."""
-    from streams.generations import overruled
-    from streams.models import is_overruled
+    from streams import generations, models
 
-    differing = {name: (str(given), str(kept)) for name, (given, kept) in overruled(settings, generation).items()}
-    if is_overruled(settings, generation):
-        differing["encoder.model"] = settings.encoder.model, generation.model.source or generation.model.name
+    of_fold = generations.overruled(settings, generation)
+    differing = {name: (str(given), str(kept)) for name, (given, kept) in of_fold.items()}
+    differing |= models.overruled(settings, generation)
+    model = shlex.quote(settings.encoder.model or generation.model.source)
     return [
         f"{name} is {given} (from: {settings.source(name)}), which does not count: generation {generation.name} was "
         f"made with {kept}, and keeps that. Make one with {given}: `afterglow replay"
-        + (f" --model {given}`" if name == "encoder.model" else "`")
+        + (f" --model {model}`" if name.startswith("encoder.") else "`")
         for name, (given, kept) in differing.items()
     ]
 

@@ -177,14 +177,36 @@ async def test_a_model_that_moved_is_found_where_the_setting_says(tmp_path: Path
     moved = model_at(shorter, "/models/where-it-was")
     with qdrant_at(server):
         client = connect(server.address, timeout_seconds=30)
-        assert await asyncio.to_thread(model_in_force, settings_at(server.address, tmp_path)) == ""
+        assert await asyncio.to_thread(model_in_force, settings_at(server.address, tmp_path)) == ("", None, None)
         await make(client, "main", moved)
         await serve(client, "main")
         await client.close()
         settings = settings_at(server.address, tmp_path, model=str(shorter))
-        assert await asyncio.to_thread(model_in_force, settings) == str(shorter)
+        assert (await asyncio.to_thread(model_in_force, settings)).source == str(shorter)
 
 
-def settings_at(address: str, data_dir: Path, model: str = "") -> Settings:
-    given = {"qdrant.address": address, **({"encoder.model": model} if model else {})}
+async def test_the_prefixes_are_those_that_the_generation_was_made_with(tmp_path: Path) -> None:
+    server = QdrantServer(tmp_path / "qdrant")
+    server.directory.mkdir()
+    server.prepare()
+    prefixed = Model(
+        "packaged",
+        identity(PACKAGED, read_recipe(PACKAGED, query_prefix="query: ", product_prefix="")),
+        384,
+        query_prefix="query: ",
+        product_prefix="",
+    )
+    with qdrant_at(server):
+        client = connect(server.address, timeout_seconds=30)
+        await make(client, "main", prefixed)
+        await serve(client, "main")
+        await client.close()
+        settings = settings_at(server.address, tmp_path)
+        assert await asyncio.to_thread(model_in_force, settings) == ("", "query: ", "")
+        settings = settings_at(server.address, tmp_path, query_prefix="search: ")
+        assert await asyncio.to_thread(model_in_force, settings) == ("", "query: ", "")
+
+
+def settings_at(address: str, data_dir: Path, **encoder: str) -> Settings:
+    given = {"qdrant.address": address, **{f"encoder.{name}": value for name, value in encoder.items()}}
     return load(data_dir=data_dir, overrides=given, environment={})

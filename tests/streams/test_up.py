@@ -96,3 +96,14 @@ def test_settings_that_do_not_count_are_told_with_what_holds_and_what_to_do(tmp_
         "all-MiniLM-L6-v2, and keeps that. Make one with /models/mine: `afterglow replay --model /models/mine`",
     ]
     assert overruled_in_words(load(data_dir=tmp_path, environment={}), generation) == []
+
+
+def test_prefixes_that_do_not_count_are_told_too(tmp_path: Path) -> None:
+    fold = recorded_fold(load(environment={}).profiles)
+    model = Model("mine", "abc", 384, "/models/my own", query_prefix="query: ", product_prefix="")
+    generation = Generation("g2", model, "fingerprint", fold, created_at_ms=1)
+    given = {"encoder.query_prefix": "search: "}
+    assert overruled_in_words(load(data_dir=tmp_path, overrides=given, environment={}), generation) == [
+        "encoder.query_prefix is 'search: ' (from: command line), which does not count: generation g2 was made with "
+        "'query: ', and keeps that. Make one with 'search: ': `afterglow replay --model '/models/my own'`",
+    ]
