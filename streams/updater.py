@@ -23,7 +23,7 @@ import numpy as np
 
 from encoders.client import EncoderClient, TextKind
 from encoders.text import clean, normalise
-from sinks.catalogue import Catalogue
+from sinks.catalogue import UNSOURCED, Catalogue
 from sinks.derivation import DerivationRules, Taste, Vector, derive
 from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, ProfileState, encode_state, product_key, query_key, total_log_weight
@@ -393,7 +393,11 @@ class Updater:
         return _Understood(record, event, query)
 
     async def _insert_titled_products(self, batch: Batch) -> None:
-        """A purchase with a title makes its product known, unavailable until the catalogue says more."""
+        """A purchase with a title makes its product known, unavailable until the catalogue says more.
+
+        Whoever waited for it is settled here, since no event of the catalogue may ever come; also after a crash, when
+        the product is known already.
+        """
         titled = {
             understood.event.product_id: (understood.event.title, understood.vector)
             for events in batch.events.values()
@@ -402,6 +406,10 @@ class Updater:
         }
         if titled:
             await self._products.insert_provisional(titled)
+            known = await self._catalogue.get(titled)
+            provisional = [id_ for id_, product in known.items() if product.source == UNSOURCED]
+            if provisional and (waiters := await self._profiles.waiting_for(provisional)):
+                await self.settle(waiters)
 
 
 _UNDERIVED: Final = Taste(at=0, long=None, short=None, interests=())

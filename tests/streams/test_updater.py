@@ -283,6 +283,30 @@ async def test_a_purchase_with_a_title_makes_the_product_known_but_not_shown(sho
     assert (known["kite"].title, known["kite"].available) == ("stunt kite, large", True)
 
 
+async def test_a_title_lets_those_count_the_product_who_waited_for_it(shop: Shop):
+    worker = shop.worker()
+    await fold(worker, purchase("eve", "tent"))
+    assert (await shop.state_of("eve")).pending == {"tent"}
+    await fold(worker, purchase("ann", "tent", title="two person tent"))
+    assert (await shop.state_of("eve")).pending == set()
+
+
+async def test_a_title_that_is_read_again_after_a_crash_is_found_by_those_who_still_wait(shop: Shop):
+    worker, next_worker = shop.worker(), shop.worker()
+    await fold(worker, purchase("eve", "tent"))
+    titled = purchase("ann", "tent", title="two person tent")
+
+    async def crash(_: object) -> None:
+        raise ConnectionAbortedError
+
+    worker.updater.settle = crash
+    with pytest.raises(ConnectionAbortedError):
+        await fold(worker, titled)
+    assert (await shop.state_of("eve")).pending == {"tent"}
+    await fold(next_worker, titled)
+    assert (await shop.state_of("eve")).pending == set()
+
+
 async def test_what_cannot_be_understood_is_a_dead_letter_and_the_rest_is_folded(shop: Shop):
     worker = shop.worker()
     records = [
