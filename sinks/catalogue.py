@@ -46,6 +46,8 @@ class Product(NamedTuple):
     available: bool = False
     deleted: bool = False
     """The mark of a product that was deleted; never available."""
+    revised: bool = False
+    """Whether it was stored under another text before: sums may hold the vector of that."""
     ts: int | None = None
     """ms; when the catalogue said so. None for a product known from purchases alone."""
     source: tuple[str, int, int] = UNSOURCED
@@ -251,6 +253,7 @@ def _product(product_id: str, point: qdrant.RetrievedPoint) -> Product:
         kind=stored["kind"].string_value,
         available=stored["available"].bool_value,
         deleted=stored["deleted"].bool_value,
+        revised=stored["revised"].bool_value,
         ts=stored["ts"].integer_value if "ts" in stored else None,
         source=_source(stored),
         vector=read_vectors(point).get("text"),

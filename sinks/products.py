@@ -140,4 +140,6 @@ def _payload(product: Product) -> dict[str, JSON | bytes]:
         payload["ts"] = product.ts
     if product.deleted:
         payload["deleted"] = True
+    if product.revised:
+        payload["revised"] = True
     return payload

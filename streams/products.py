@@ -16,7 +16,6 @@ import numpy as np
 
 from encoders.client import EncoderClient, TextKind
 from encoders.text import clean
-from sinks.catalogue import NOT_STORED
 from sinks.catalogue import Product as StoredProduct
 from sinks.derivation import Vector
 from sinks.products import ProductStore
@@ -101,7 +100,9 @@ class CatalogueUpdater:
         ready, to_encode = [], []
         for product in products:
             known = stored.get(product.product_id)
-            product = product._replace(version=NOT_STORED if known is None else known.version)
+            if known is not None:
+                renamed = not product.deleted and known.vector is not None and known.text != product.text
+                product = product._replace(version=known.version, revised=known.revised or renamed)
             if product.deleted:
                 ready.append(_mark(product, known))
             elif known is not None and known.vector is not None and known.text == product.text:
