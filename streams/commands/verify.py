@@ -25,27 +25,33 @@ if TYPE_CHECKING:
     metavar="N",
     help="Judge only N users, chosen by hash: the same ones every time.  [default: all]",
 )
+@click.option(
+    "--generation",
+    metavar="NAME",
+    help="Judge this one: another than readers see, or one that is still being replayed.  [default: what readers see]",
+)
 @click.option("--show-users", is_flag=True, help="Name users by their ids, not only by the ids of their points.")
 @as_json
 @with_settings
-def command(settings: Settings, sample: int | None, show_users: bool, as_json: bool) -> None:
+def command(settings: Settings, sample: int | None, generation: str | None, show_users: bool, as_json: bool) -> None:
     """Compare every stored profile with the events it comes from.
 
-    Reads the topics from their start, as a member of no group, recomputes each profile by a second implementation,
-    and compares counts, sums, history, weights, what is pending, and what readers see. Each profile is
+    Reads the topics from where the generation begins, as a member of no group, recomputes each profile by a second
+    implementation, and compares counts, sums, history, weights, what is pending, and what readers see. Each profile is
     judged by the events up to its own offset, so it runs beside live workers. It changes nothing.
 
     Exit code 1 on any difference, and where there is nothing to judge by: a log whose beginning is gone
     (retention), no encoding worker, another model.
 
-    A sum holds a product's vector of the time when it was bought. Where the product's text has changed since (or the
-    catalogue's topic, being compacted, can't tell), a sum that differs by no more than that could have
-    moved it is counted apart as not comparable, and is no difference; counts and weights are compared all the same.
-    Interests that were derived from an earlier catalogue are counted apart, too: the user's next event renews them.
+    Counted apart, and no difference, is what the log can't decide: a sum with a product whose text was changed after it
+    was bought, as far as that can have moved it; interests of an earlier catalogue; what is left of a topic that was
+    made anew. docs/guarantees.md says more.
     """
     from streams.generations import resolved
     from streams.verification.judge import verify
 
+    if generation is not None:
+        settings = msgspec.structs.replace(settings, generation=generation)
     with _progress() as report:
         verdict = verify(resolved(settings), sample=sample, report=report)
     if not show_users:

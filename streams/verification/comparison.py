@@ -14,12 +14,15 @@ import numpy as np
 from sinks.derivation import DerivationRules, Taste, Vector
 from sinks.ledgers import NOTHING, Ledger, ProfileState
 from sinks.points import StoredProfile
+from streams.updater import UNDERIVED
 from streams.verification.recomputation import ORDER_DECAY, Recomputed, Rules
 
 SUM_TOLERANCE: Final = 1e-5
 """Of a sum's norm and of its cosine: sums are stored in float32, and vectors are equal up to float noise."""
 
 WEIGHT_TOLERANCE: Final = 1e-6
+"""Of a weight: a short fold's log-weight is about 5e5, where float64 has steps of 6e-11, at every addition."""
+
 DERIVED_COSINE: Final = 0.999
 """Of what readers see, which is stored in float16."""
 
@@ -70,18 +73,44 @@ def compare_ledger(
         told.expect(f"{name}: {field_}", getattr(stored, field_), getattr(expected, field_))
     at_long = expected.newest_ts / rules.half_life_long_ms
     at_short = expected.newest_ts / rules.half_life_short_ms
+    told.differences += compare_with_itself(stored, rules, name)
     told.expect_near(f"{name}: W long", _power(stored.weight_long, at_long), expected.weight_long)
     told.expect_near(f"{name}: W short", _power(stored.weight_short, at_short), expected.weight_short)
     _compare_history(told, stored, expected, rules, name)
-    kept = sum(_power(weight, at_long) for weight in stored.history["weight"].tolist())
-    told.expect_near(
-        f"{name}: Σ w + evicted", kept + _power(stored.evicted, at_long), _power(stored.weight_long, at_long)
-    )
     _compare_pending(told, stored, expected, rules, name)
     for fold, half_life in (("long", at_long), ("short", at_short)):
         lost = _power(stored.lost.long if fold == "long" else stored.lost.short, half_life)
         _compare_sum(told, stored, expected, vectors, name, fold, lost)
     return told
+
+
+def compare_continued(stored: Ledger, expected: Recomputed, rules: Rules, name: str) -> Comparison:
+    """A ledger that went on with a topic made anew: it holds no less than that topic's events."""
+    told = Comparison(events=max(expected.events - stored.events, 0))
+    told.differences += compare_with_itself(stored, rules, name)
+    for what, found, least in (
+        ("events", stored.events, expected.events),
+        ("newest_ts", stored.newest_ts, expected.newest_ts),
+    ):
+        if found < least:
+            told.differences.append(f"{name}: {what} is {found}, less than {least} by the topic as it is now")
+    for what, log_weight, weight, half_life in (
+        ("W long", stored.weight_long, expected.weight_long, rules.half_life_long_ms),
+        ("W short", stored.weight_short, expected.weight_short, rules.half_life_short_ms),
+    ):
+        kept = _power(log_weight, expected.newest_ts / half_life)
+        if kept < weight * (1.0 - WEIGHT_TOLERANCE):
+            told.differences.append(f"{name}: {what} is {kept:.9g}, less than {weight:.9g} by the topic as it is now")
+    return told
+
+
+def compare_with_itself(stored: Ledger, rules: Rules, name: str) -> list[str]:
+    """The conservation law of a history, Σ w + evicted = W, whatever the events were."""
+    told = Comparison()
+    at = stored.newest_ts / rules.half_life_long_ms
+    kept = sum(_power(weight, at) for weight in stored.history["weight"].tolist())
+    told.expect_near(f"{name}: Σ w + evicted", kept + _power(stored.evicted, at), _power(stored.weight_long, at))
+    return told.differences
 
 
 def _compare_history(told: Comparison, stored: Ledger, expected: Recomputed, rules: Rules, name: str) -> None:
@@ -178,6 +207,8 @@ def compare_readers_view(
     told.expect("last_purchase_ts", profile.last_purchase_ts, purchases.newest_ts if purchases.events else None)
     told.expect("partition", profile.partition, max(searches.applied.partition, purchases.applied.partition))
     told.expect("pending", set(profile.pending), state.pending)
+    if not is_derived(profile):
+        return told.differences
     _compare_derived(told, "long", profile.vectors.get("long"), newest.long, may_be_absent=False)
     # What glows by the short half-life was there when the events came, and may have faded when it was written.
     faded = now.short is None or now.at == newest.at
@@ -187,9 +218,17 @@ def compare_readers_view(
     told.expect("interests: vectors", 0 if stored is None else len(stored), len(shares))
     if len(shares) > rules.interests or sum(shares) > 1.0 + 1e-6 or min(shares, default=1.0) < 0.0:
         told.differences.append(f"interests have the shares {shares}")
-    if profile.due is None and (moved := _moved(profile, state)) > refresh.move + 1e-9:
+    moved = _moved(profile, state)
+    if profile.due is None and moved > refresh.move + 1e-9:
         told.differences.append(f"candidates: {moved:.1%} of the weight is newer than they are, and nothing is due")
+    elif moved < -WEIGHT_TOLERANCE:
+        told.differences.append("candidates: they are of more weight than the ledgers have, which never lose any")
     return told.differences
+
+
+def is_derived(profile: StoredProfile) -> bool:
+    """Whether there is anything for readers yet: a replay puts it off, and says so."""
+    return profile.due != UNDERIVED
 
 
 def has_these_interests(profile: StoredProfile, taste: Taste) -> bool:
@@ -215,20 +254,24 @@ def _compare_derived(
 
 
 def _moved(profile: StoredProfile, state: ProfileState) -> float:
-    """The part of the weight that is newer than the candidates, of the fold where it is larger."""
+    """The part of the weight that is newer than the candidates, of the fold where it is larger.
+
+    Negative where a fold has less weight than they were derived from, however little newer the other is.
+    """
     if profile.made_from is None:
         return 1.0
     then_long, then_short = profile.made_from
-    return max(
+    newer = (
         _newer(then_long, [ledger.weight_long for ledger in state]),
         _newer(then_short, [ledger.weight_short for ledger in state]),
     )
+    return min(newer) if min(newer) < -WEIGHT_TOLERANCE else max(newer)
 
 
 def _newer(then: float, now: Sequence[float]) -> float:
     top = max(now)
     if top == NOTHING:
-        return 0.0
+        return 0.0 if then == NOTHING else -1.0
     return 1.0 - _power(then, top) / sum(_power(weight, top) for weight in now)
 
 

@@ -1,8 +1,8 @@
 """Every user's profile against the log: one partition of searches and purchases after the other.
 
 It runs on a live system. The offsets that the workers have committed are read first, then a partition's profiles,
-then its log as far as it reaches by then; each ledger is judged by the events up to its own `applied`, and what was
-committed before has to be in it.
+then its log from the first offset that belongs to the generation to its end by then; each ledger is judged by the
+events up to its own `applied`, and what was committed before has to be in it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,28 @@ import numpy as np
 
 from encoders.client import EncoderClient, EncoderError, TextKind
 from sinks.catalogue import Catalogue
-from sinks.collections import products_collection, profiles_collection, read_generation, read_mean
-from sinks.connection import connect
-from sinks.derivation import DerivationRules, Vector, derive
+from sinks.collections import Generation, products_collection, profiles_collection, read_generation, read_mean
+from sinks.derivation import Vector, derive
 from sinks.identity import PointIds
 from sinks.ledgers import Ledger, ProfileState, decode_state
 from sinks.points import StoredProfile
-from streams.kafka import answered, connect_admin
+from streams.generations import as_folded, connected
 from streams.profiles import FoldRules
-from streams.rules import derivation_rules, refresh_rules
+from streams.rules import derivation_rules, fold_rules, refresh_rules, weights
 from streams.secret import read_secret
 from streams.settings import Settings
-from streams.topics import Topic, committed_offsets, describe, end_offsets, first_offsets
-from streams.verification.comparison import Unexplained, compare_ledger, compare_readers_view, has_these_interests
-from streams.verification.log import EventLog, ProductTexts, Reader, Weights
+from streams.verification.comparison import (
+    Unexplained,
+    compare_continued,
+    compare_ledger,
+    compare_readers_view,
+    compare_with_itself,
+    has_these_interests,
+    is_derived,
+)
+from streams.verification.log import EventLog, Reader
 from streams.verification.recomputation import Event, recompute
+from streams.verification.sources import Unverifiable, UsersTopic, ends_of, users_topics
 from streams.verification.stored import PAGE, StoredProfiles
 
 ENCODER_SECONDS: Final = 60.0
@@ -44,10 +51,6 @@ LISTED: Final = 20
 """Users whose differences are told one by one, the worst first."""
 
 _EVERYBODY: Final = "~"  # after every id
-
-
-class Unverifiable(RuntimeError):
-    """There is nothing to judge the profiles by; the text says what is missing."""
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -88,38 +91,33 @@ def verify(
 ) -> Verdict:
     """Judges the profiles of the settings' generation; of `sample` users, chosen by hash, or of all. Changes nothing.
 
-    The rules of the fold are those that the generation was made with. Raises Unverifiable, NoSecret, KafkaUnreachable,
-    PermanentReadError and StateError.
+    Topics, beginnings and the rules of the fold are those that the generation was made with. Raises Unverifiable,
+    NoSecret, KafkaUnreachable, PermanentReadError and StateError.
     """
     return asyncio.run(_verify(settings, sample, report))
 
 
 async def _verify(settings: Settings, sample: int | None, report: Callable[[Progress], None]) -> Verdict:
-    qdrant = settings.qdrant
-    client = connect(
-        qdrant.address,
-        api_key=qdrant.api_key.reveal() or None,
-        tls=qdrant.tls,
-        timeout_seconds=qdrant.timeout.seconds,
-    )
+    client = connected(settings)
     encoder = EncoderClient(settings.encoder_address)
-    replicated = qdrant.replication_factor > 1
+    replicated = settings.qdrant.replication_factor > 1
     try:
         ids = PointIds(read_secret(settings.secret_file))
         generation = await read_generation(client, settings.generation)
         if generation is None:
-            raise Unverifiable(f"Qdrant at {qdrant.address} has no generation {settings.generation!r}")
+            raise Unverifiable(f"Qdrant at {settings.qdrant.address} has no generation {settings.generation!r}")
         if generation.secret_fingerprint != ids.fingerprint:
             raise Unverifiable(
                 f"the point ids of generation {generation.name!r} were made with the secret of fingerprint "
                 f"{generation.secret_fingerprint}, and {settings.secret_file} has {ids.fingerprint}"
             )
-        await _require_model(encoder, generation.model.identity, settings)
+        await _require_model(encoder, generation, settings)
+        topics = await asyncio.to_thread(users_topics, settings, generation)
         mean = await read_mean(client, generation.name, replicated=replicated)
         name = generation.name
         judge = _Judge(
-            settings,
-            fold=generation.fold,
+            as_folded(settings, generation),
+            topics=topics,
             stored=StoredProfiles(client, profiles_collection(name), replicated=replicated),
             catalogue=Catalogue(
                 client,
@@ -139,7 +137,7 @@ async def _verify(settings: Settings, sample: int | None, report: Callable[[Prog
         await encoder.close()
 
 
-async def _require_model(encoder: EncoderClient, identity: str, settings: Settings) -> None:
+async def _require_model(encoder: EncoderClient, generation: Generation, settings: Settings) -> None:
     try:
         async with asyncio.timeout(ENCODER_SECONDS):
             found = await encoder.describe()
@@ -148,16 +146,14 @@ async def _require_model(encoder: EncoderClient, identity: str, settings: Settin
             f"the encoding worker at {settings.encoder_address} does not answer, and sums can't be recomputed without "
             f"vectors ({error or 'time is up'}): start `afterglow up` or `afterglow encoder`"
         ) from None
-    if found.identity != identity:
+    wanted = generation.model
+    if found.identity != wanted.identity:
         raise Unverifiable(
-            f"the encoding worker has the model {found.name} ({found.identity}), and generation "
-            f"{settings.generation!r} was made with {identity}: start it with the latter (encoder.model)"
+            f"the encoding worker at {settings.encoder_address} has the model {found.name} ({found.identity}), and "
+            f"generation {generation.name!r} was made with {wanted.name} ({wanted.identity}): start one with the "
+            f"latter beside it (`afterglow encoder --address ...`, encoder.model = {wanted.source!r}), and verify with "
+            "its address (AFTERGLOW_ENCODER_ADDRESS)"
         )
-
-
-class _Rules(NamedTuple):
-    searches: FoldRules
-    purchases: FoldRules
 
 
 class _Task(NamedTuple):
@@ -167,6 +163,7 @@ class _Task(NamedTuple):
     ledger: Ledger
     events: list[Event]
     side: int  # 0: searches, 1: purchases
+    goes_on: bool  # with a topic made anew: it may hold events of the one before
     is_of_another_partition: bool  # than the user's other ledger
 
 
@@ -194,7 +191,7 @@ class _Judge:
         self,
         settings: Settings,
         *,
-        fold: Mapping[str, object],
+        topics: tuple[UsersTopic, ...],
         stored: StoredProfiles,
         catalogue: Catalogue,
         encoder: EncoderClient,
@@ -202,6 +199,7 @@ class _Judge:
         mean: Vector,
         report: Callable[[Progress], None],
     ) -> None:
+        """`settings.profiles` are those of the generation."""
         self._settings = settings
         self._stored = stored
         self._catalogue = catalogue
@@ -209,14 +207,10 @@ class _Judge:
         self._ids = ids
         self._mean = mean.astype(np.float32)
         self._report = report
-        self._rules, self._weights = _recorded(fold)
-        self._derivation: DerivationRules = derivation_rules(settings)
-        self._refresh = refresh_rules(settings)
-        self._names = (settings.topics.searches, settings.topics.purchases)
-        self._topics: dict[str, Topic] = {}
-        self._committed: dict[tuple[str, int], int] = {}
+        self._topics = topics
+        self._rules, self._weights = fold_rules(settings), weights(settings)
+        self._derivation, self._refresh = derivation_rules(settings), refresh_rules(settings)
         self._found = _Findings()
-        self._titles: dict[str, set[str]] = {}
         self._records = self._of = self._users = self._events = self._not_understood = 0
         # Users whose two ledgers are of different partitions, where producers place keys unlike: (point, topic).
         self._elsewhere: dict[tuple[str, str], int] = {}
@@ -224,11 +218,17 @@ class _Judge:
 
     async def run(self, sample: int | None) -> Verdict:
         began = time.monotonic()
-        await asyncio.to_thread(self._look_at_topics)
+        partitions = max(len(topic.start) for topic in self._topics)
+        ends = await asyncio.gather(*(asyncio.to_thread(self._ends, partition) for partition in range(partitions)))
+        self._of = sum(
+            end - topic.start[partition]
+            for topic in self._topics
+            for partition, end in enumerate(at[topic.name] for at in ends[: len(topic.start)])
+        )
         last_point = _EVERYBODY
         if sample is not None:
             last_point = await self._stored.point_of_rank(sample) or _EVERYBODY
-        for partition in range(max(topic.partitions for topic in self._topics.values())):
+        for partition in range(partitions):
             await self._judge_partition(partition, last_point)
         for (point, topic), partition in self._elsewhere.items():
             self._found.add(
@@ -238,24 +238,6 @@ class _Judge:
         await self._explain_sums()
         return self._verdict(time.monotonic() - began)
 
-    def _look_at_topics(self) -> None:
-        settings = self._settings
-        admin = connect_admin(settings.kafka)
-        topics = answered(lambda: describe(admin, self._names), settings.kafka)
-        if missing := [name for name in self._names if name not in topics]:
-            raise Unverifiable(f"Kafka has no topic {' and no '.join(missing)}")
-        first = answered(lambda: first_offsets(admin, topics), settings.kafka)
-        if gone := [f"{topic} {partition} before {at:,}" for (topic, partition), at in sorted(first.items()) if at > 0]:
-            raise Unverifiable(
-                "profiles can't be recomputed from a log whose beginning is gone (retention, or records deleted): "
-                f"topic, partition, and what is missing: {'; '.join(gone)}. Profiles keep what they are; topics made "
-                "by Afterglow keep everything (topics.retention)"
-            )
-        group = f"afterglow-{settings.generation}"
-        self._committed = answered(lambda: committed_offsets(settings.kafka, group, topics), settings.kafka)
-        self._of = sum(answered(lambda: end_offsets(admin, topics), settings.kafka).values())
-        self._topics = topics
-
     async def _judge_partition(self, partition: int, last_point: str) -> None:
         states: dict[str, bytes] = {}
         async for page in self._stored.of_partition(partition, last_point):
@@ -263,17 +245,17 @@ class _Judge:
             states |= {profile.id: profile.state for profile in page}
         with ExitStack() as stack:
             logs, readers = [], []
-            for side, topic in enumerate(self._names):
-                if partition >= self._topics[topic].partitions:
+            for side, topic in enumerate(self._topics):
+                if partition >= len(topic.start):
                     continue
-                readers.append(stack.enter_context(Reader(self._settings.kafka, topic, partition)))
+                reader = Reader(self._settings.kafka, topic.name, partition, topic.start[partition])
+                readers.append(stack.enter_context(reader))
                 logs.append(
                     EventLog(
                         searches=side == 0,
                         weights=self._weights,
                         user_point=self._ids.user,
                         last_point=last_point,
-                        titles=self._titles,
                     )
                 )
             ends = await asyncio.to_thread(self._ends, partition)
@@ -295,7 +277,7 @@ class _Judge:
                     end = (await asyncio.to_thread(self._ends, partition))[reader.topic]
                     await asyncio.to_thread(reader.read, min(until, end), log.take, self._count)
         for point in sorted(states.keys() - users):
-            self._found.add(point, "a profile that the log knows nothing of")
+            self._judge_absent(point, decode_state(states[point]))
         for log in logs:
             self._not_understood += log.not_understood
         known = sorted(users)
@@ -305,9 +287,24 @@ class _Judge:
             self._tell()
 
     def _ends(self, partition: int) -> dict[str, int]:
-        admin = connect_admin(self._settings.kafka)
-        ends = answered(lambda: end_offsets(admin, self._topics), self._settings.kafka)
-        return {topic: end for (topic, at), end in ends.items() if at == partition}
+        return ends_of(self._settings, self._topics, partition)
+
+    def _judge_absent(self, point: str, state: ProfileState) -> None:
+        """A profile of somebody who has no event in the topics as they are now."""
+        before = [
+            (topic, ledger, rules)
+            for topic, ledger, rules in zip(self._topics, state, self._rules, strict=True)
+            if ledger.events and topic.may_have_preceded(ledger.applied.topic_id)
+        ]
+        if len(before) < sum(ledger.events > 0 for ledger in state) or not before:
+            self._found.add(point, "a profile that the log knows nothing of")
+        for topic, ledger, rules in before:
+            self._judge_earlier(point, topic, ledger, rules)
+
+    def _judge_earlier(self, point: str, topic: UsersTopic, ledger: Ledger, rules: FoldRules) -> None:
+        self._found.not_comparable[f"{topic.name}: folded from an earlier topic of that name"] += 1
+        for what in compare_with_itself(ledger, rules, topic.name):
+            self._found.add(point, what)
 
     async def _judge_users(
         self,
@@ -345,41 +342,49 @@ class _Judge:
         missing: bool,
     ) -> _Task | None:
         """What the ledger is to be judged by; None where that is for another partition, or shown by offsets alone."""
-        topic, ledger = self._names[side], state[side]
+        topic, ledger = self._topics[side], state[side]
         applied = ledger.applied
         offsets = np.zeros(0, np.int64) if user is None else log.offsets_of(user)
-        committed = self._committed.get((topic, partition), 0)
-        is_here = applied.topic_id == self._topics[topic].id
+        committed = topic.committed[partition]
+        is_here = applied.topic_id == topic.id
         if is_here and applied.partition != partition:
             if user is None:
-                self._elsewhere[point, topic] = applied.partition
+                self._elsewhere[point, topic.name] = applied.partition
             else:
-                self._found.not_comparable[f"{topic}: events in another partition than the user's first"] += 1
+                self._found.not_comparable[f"{topic.name}: events in another partition than the user's first"] += 1
             return None
         lost = int(((offsets < committed) & (offsets > (applied.offset if is_here else -1))).sum())
         if lost and missing:
-            self._found.add(point, f"{topic}: no profile, but {lost} events below the committed offset", lost)
+            self._found.add(point, f"{topic.name}: no profile, but {lost} events below the committed offset", lost)
         elif lost:
             self._found.add(
-                point, f"{topic}: {lost} events beyond `applied` are below the committed offset {committed}", lost
+                point, f"{topic.name}: {lost} events beyond `applied` are below the committed offset {committed}", lost
             )
         if not is_here:
-            if ledger.events:
-                self._found.not_comparable[f"{topic}: folded from an earlier topic of that name"] += 1
+            if ledger.events and topic.may_have_preceded(applied.topic_id):
+                self._judge_earlier(point, topic, ledger, self._rules[side])
+            elif ledger.events:
+                self._found.add(point, f"{topic.name}: `applied` is of a topic that the generation is not made from")
             return None
         if applied.offset not in offsets:
-            self._found.add(point, f"{topic}: `applied` is offset {applied.offset}, which is no event of the user", 1)
+            self._found.add(
+                point, f"{topic.name}: `applied` is offset {applied.offset}, which is no event of the user", 1
+            )
         events = [] if user is None else log.events_of(user, applied.offset)
-        return _Task(point, ledger, events, side, _home(state) != partition)
+        return _Task(point, ledger, events, side, bool(topic.earlier), _home(state) != partition)
 
     async def _compare(self, tasks: Sequence[_Task]) -> None:
         expected = [recompute(task.events, self._rules[task.side]) for task in tasks]
         vectors = await self._vectors({name for one in expected for name in one.long})
         for task, wanted in zip(tasks, expected, strict=True):
             self._events += len(task.events)
+            name, rules = self._topics[task.side].name, self._rules[task.side]
             if task.is_of_another_partition:
-                self._judged_there.add((task.point, self._names[task.side]))
-            told = compare_ledger(task.ledger, wanted, vectors, self._rules[task.side], self._names[task.side])
+                self._judged_there.add((task.point, name))
+            told = compare_ledger(task.ledger, wanted, vectors, rules, name)
+            if task.goes_on and (told.differences or told.unexplained):
+                told = compare_continued(task.ledger, wanted, rules, name)
+                self._found.not_comparable[f"{name}: goes on from an earlier topic of that name"] += 1
             for what in told.differences:
                 self._found.add(task.point, what)
             if told.events:
@@ -399,7 +404,9 @@ class _Judge:
         for profile, state, taste, first in zip(profiles, states, now, newest, strict=True):
             for what in compare_readers_view(profile, state, taste, first, self._refresh, self._derivation):
                 self._found.add(profile.id, what)
-            if not has_these_interests(profile, taste):
+            if not is_derived(profile):
+                self._found.not_comparable["nothing derived for readers yet"] += 1
+            elif not has_these_interests(profile, taste):
                 self._found.not_comparable["interests of an earlier catalogue"] += 1
             known = state.pending & vectors.keys()
             if known and profile.due is None:
@@ -438,35 +445,20 @@ class _Judge:
             self._found.add(point, f"waits for {min(products)!r}, which is known, and nothing is due")
 
     async def _explain_sums(self) -> None:
-        """A sum holds the vector that a product had when it was bought, and the catalogue the one it has now."""
-        if not self._found.unexplained:
-            return
-        texts = ProductTexts()
-        topic_id = await asyncio.to_thread(self._read_products, texts)
+        """A sum holds the vector that a product had when it was bought, and the catalogue the one it has now.
+
+        No product whose text has ever been another is without the mark: it is written with the text, in one write.
+        """
         for point, sums in self._found.unexplained.items():
             products = await self._catalogue.read(sorted({id_ for sum_ in sums for id_ in sum_.coefficients}))
-            revised = {
-                id_
-                for id_, product in products.items()
-                if product.source[0] not in ("", topic_id)
-                or texts.may_have_changed(id_, product.text, product.source[1:], self._titles.get(id_, ()))
-            }
             for sum_ in sums:
-                room = 2.0 * sum(weight for id_, weight in sum_.coefficients.items() if id_ in revised)
+                room = 2.0 * sum(
+                    weight for id_, weight in sum_.coefficients.items() if id_ in products and products[id_].revised
+                )
                 if sum_.residual <= room * (1.0 + 1e-5):
-                    self._found.not_comparable["a sum with a product whose text may have changed since"] += 1
+                    self._found.not_comparable["a sum with a product whose text has changed"] += 1
                 else:
                     self._found.add(point, sum_.text)
-
-    def _read_products(self, texts: ProductTexts) -> str:
-        settings = self._settings
-        name = settings.topics.products
-        admin = connect_admin(settings.kafka)
-        topics = answered(lambda: describe(admin, [name]), settings.kafka)
-        for (_, partition), end in answered(lambda: end_offsets(admin, topics), settings.kafka).items():
-            with Reader(settings.kafka, name, partition) as reader:
-                reader.read(end, texts.take)
-        return topics[name].id if name in topics else ""
 
     def _count(self, records: int) -> None:
         self._records += records
@@ -503,27 +495,3 @@ class _Judge:
 def _home(state: ProfileState) -> int:
     """The partition that a profile is filed under."""
     return max(ledger.applied.partition for ledger in state)
-
-
-def _recorded(fold: Mapping[str, object]) -> tuple[_Rules, Weights]:
-    """The rules and weights that a generation was made with, from its record."""
-
-    def number(name: str) -> float:
-        value = fold.get(name)
-        if not isinstance(value, int | float):
-            raise Unverifiable(f"the generation's record says nothing of {name}: it is of another version")
-        return float(value)
-
-    def rules(history: str) -> FoldRules:
-        return FoldRules(
-            half_life_long_ms=number("half_life_long_ms"),
-            half_life_short_ms=number("half_life_short_ms"),
-            history=int(number(history)),
-            event_id_memory=int(number("event_id_memory")),
-            pending=int(number("pending")),
-        )
-
-    return (
-        _Rules(rules("history_searches"), rules("history_purchases")),
-        Weights(number("weight_search"), number("weight_click"), number("weight_purchase")),
-    )

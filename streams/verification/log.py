@@ -1,4 +1,4 @@
-"""One partition of a topic of users' events, read from its start into columns: some fifty bytes an event.
+"""One partition of a topic of users' events, read into columns: some fifty bytes an event.
 
 A plain consumer is assigned the partition: it joins no group, and commits nothing.
 """
@@ -6,19 +6,20 @@ A plain consumer is assigned the partition: it joins no group, and commits nothi
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from hashlib import blake2b
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from numpy.typing import NDArray
 
 from encoders.text import clean, normalise
-from streams.events import InvalidEvent, Search, check_key, decode_product, decode_purchase, decode_search
+from streams.events import InvalidEvent, Search, check_key, decode_purchase, decode_search
 from streams.kafka import client_config
 from streams.settings import Kafka
+from streams.updater import Weights
 from streams.verification.recomputation import Contribution, Event
 
 _AT_ONCE: Final = 5000
@@ -26,18 +27,10 @@ _POLL_SECONDS: Final = 0.1  # it waits so long for a full batch, at the end of a
 _NONE: Final = -1
 
 
-class Weights(NamedTuple):
-    """What one event of each kind weighs."""
-
-    search: float
-    click: float
-    purchase: float
-
-
 class Reader:
-    """Reads one partition of one topic, on and on; a context manager."""
+    """Reads one partition of one topic from offset `start`, on and on; a context manager."""
 
-    def __init__(self, kafka: Kafka, topic: str, partition: int) -> None:
+    def __init__(self, kafka: Kafka, topic: str, partition: int, start: int) -> None:
         config = {
             **client_config(kafka),
             "group.id": "afterglow-verify",  # required, and never joined
@@ -46,9 +39,9 @@ class Reader:
             "auto.offset.reset": "error",
         }
         self.topic, self.partition = topic, partition
-        self.position = 0
+        self.position = start
         self._consumer = Consumer(config)
-        self._consumer.assign([TopicPartition(topic, partition, 0)])
+        self._consumer.assign([TopicPartition(topic, partition, start)])
 
     def __enter__(self) -> Reader:
         return self
@@ -87,16 +80,12 @@ class EventLog:
         weights: Weights,
         user_point: Callable[[str], str],
         last_point: str,
-        titles: dict[str, set[str]],
     ) -> None:
-        """`user_point` gives a user's point id; users beyond `last_point` are left out. What purchases call products
-        is added to `titles` (by product id), those of everybody.
-        """
+        """`user_point` gives a user's point id; users beyond `last_point` are left out."""
         self._searches = searches
         self._weights = weights
         self._user_point = user_point
         self._last_point = last_point
-        self._titles = titles
         self._codes: dict[bytes, int] = {}  # of users by key
         self.points: list[str] = []  # of users, by code
         self.names: list[str] = []  # of users, by code
@@ -118,7 +107,7 @@ class EventLog:
         assert isinstance(value, bytes | None)
         assert offset is not None
         user = self._codes.get(key or b"")
-        if user == _NONE and (self._searches or b'"title"' not in (value or b"")):
+        if user == _NONE:
             return
         try:
             event = (decode_search if self._searches else decode_purchase)(value, timestamp)
@@ -137,7 +126,6 @@ class EventLog:
             text = vector = self._text("p" + event.product_id)
             if event.title and clean(event.title):
                 vector = self._text("t" + event.title)
-                self._titles.setdefault(event.product_id, set()).add(clean(event.title))
             order = _hash(event.order_id or str(event.ts))
         if user is None:
             user = self._add_user(key or b"", event.user_id)
@@ -200,43 +188,6 @@ class EventLog:
             code = self._text_codes[text] = len(self._texts)
             self._texts.append(text)
         return code
-
-
-class ProductTexts:
-    """Which products the catalogue's topic has under more than one text, as far as it still has what it had."""
-
-    def __init__(self) -> None:
-        self._texts: dict[str, int] = {}
-        self.revised: set[str] = set()
-        self.whole: dict[int, int] = {}  # by partition: all records below this offset are there
-
-    def take(self, message: Message) -> None:
-        partition, offset, value = message.partition(), message.offset(), message.value()
-        _, timestamp = message.timestamp()
-        assert partition is not None
-        assert offset is not None
-        assert isinstance(value, bytes | None)
-        if self.whole.get(partition, 0) == offset:
-            self.whole[partition] = offset + 1
-        try:
-            product = decode_product(value, timestamp)
-        except InvalidEvent:
-            return
-        if product is None:
-            return
-        text = _hash(" ".join(part for part in (product.title, product.brand, product.category) if part))
-        if self._texts.setdefault(product.product_id, text) != text:
-            self.revised.add(product.product_id)
-
-    def may_have_changed(self, product_id: str, text: str, source: tuple[int, int], titles: Iterable[str]) -> bool:
-        """Whether the product may ever have had another vector than that of `text`, which it has now.
-
-        `source` is the partition and offset of the event it is from (-1, -1: of none); `titles` what purchases
-        call it. Where earlier records were compacted away, nobody can tell any more.
-        """
-        partition, offset = source
-        compacted = offset >= self.whole.get(partition, 0)
-        return product_id in self.revised or compacted or any(title != clean(text) for title in titles)
 
 
 def _hash(text: str) -> int:
