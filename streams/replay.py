@@ -15,16 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
-from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 from qdrant_client import AsyncQdrantClient
 
@@ -32,27 +29,22 @@ from sinks.collections import Built, read_generation
 from sinks.generations import change_generation, serve, served_generation
 from streams.continuity import Continuity
 from streams.generations import group_of
-from streams.groups import LIVE, REPLAY, GroupInUse, members_of, set_offsets
-from streams.kafka import answered, client_config, connect_admin
+from streams.groups import LIVE, GroupInUse, members_of, set_offsets
+from streams.kafka import answered, connect_admin
 from streams.keeper import SWEPT_AT_ONCE, Keeper
 from streams.opening import Opened
 from streams.pipeline import Pipeline
 from streams.products import ProductBatch
-from streams.records import Record
 from streams.settings import Settings
-from streams.topics import TopicPartition, committed_offsets, end_offsets
+from streams.topics import CommittedOffsets, TopicPartition, end_offsets
 from streams.updater import UNDERIVED, Batch
+from streams.windows import Window, WindowReader
 
 logger = logging.getLogger("afterglow.replay")
-
-WINDOW_RECORDS: Final = 50_000
-WINDOW_BYTES: Final = 32 * 2**20
-"""Of values. Three windows are in memory at most: one being read, one ready, one being applied."""
 
 NEAR_RECORDS: Final = 1000
 """With so little left to read the generation may take over: live workers are that far behind at times."""
 
-_CONSUMED_AT_ONCE: Final = 5000
 _POLL_SECONDS: Final = 0.25
 _JOIN_SECONDS: Final = 60.0
 
@@ -89,16 +81,11 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     behind: int  # records that came in meanwhile, left to live workers
 
 
-class _Window(NamedTuple):
-    """Records of any topics, each partition's in their order, and where each partition goes on after them."""
-
-    events: list[Record]
-    products: list[Record]
-    next_offsets: dict[TopicPartition, int]
-
-
 class Replay:
-    """One process of a replay into an opened generation that readers don't see."""
+    """One process of a replay into an opened generation that readers don't see.
+
+    At most three windows are in memory: one being read, one ready, one being applied.
+    """
 
     def __init__(
         self,
@@ -107,7 +94,6 @@ class Replay:
         client: AsyncQdrantClient,
         *,
         activate: bool = True,
-        window_records: int = WINDOW_RECORDS,
         report: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         """`activate`: whether readers are led to the generation when it is complete."""
@@ -115,29 +101,21 @@ class Replay:
         self._opened = opened
         self._client = client
         self._activate = activate
-        self._window_records = window_records
         self._report = report
         self._name = opened.generation.name
         self._group = group_of(self._name)
         self._admin: AdminClient = connect_admin(settings.kafka)
         sources = opened.generation.sources
         self._products_topic = sources["products"].topic
-        self._read = {source.topic: opened.topics[source.topic] for source in sources.values()}
+        self._topics = {source.topic: opened.topics[source.topic] for source in sources.values()}
         self._start = {
             (source.topic, partition): offset
             for source in sources.values()
             for partition, offset in enumerate(source.start)
         }
         self._partitions: frozenset[int] = frozenset()  # of searches and purchases, this process's
-        self._mine: frozenset[TopicPartition] = frozenset()
-        self._catalogue_read = False
-        self._continuity = Continuity(settings.kafka, self._admin, self._group, self._read)
-        self._waiting: list[KafkaPartition] = []  # to be read once the catalogue is
-        self._applied: dict[TopicPartition, int] = {}  # to be committed
-        self._applied_lock = threading.Lock()
-        self._handed_over: dict[TopicPartition, int] = {}
         self._stopping = False
-        self._totals: dict[Stage, int] = {}
+        self._continuity = Continuity(settings.kafka, self._admin, self._group, self._topics)
         self._keeper = Keeper(
             # However few the users of a window: candidates come when all is folded in.
             msgspec.structs.replace(
@@ -152,27 +130,18 @@ class Replay:
     async def run(self) -> Replayed:
         """Returns when the generation is complete, by this or another process.
 
-        Raises ReplayFailed, PermanentSinkError, StateError, EncoderError and KafkaUnreachable.
+        Raises ReplayFailed, Discontinuity, PermanentSinkError, StateError, EncoderError and KafkaUnreachable.
         """
         began = time.monotonic()
-        self._loop = asyncio.get_running_loop()
         await self._keeper.start()
         self._keeper.derive(at_once=False)
-        await asyncio.to_thread(self._begin_at_the_start)
-        self._consumer = await asyncio.to_thread(self._joined)
-        pipeline: Pipeline[_Window, tuple[Batch, ProductBatch]] = Pipeline(
-            self._take, prepare=self._prepare, apply=self._apply, acknowledge=self._acknowledge
-        )
+        self._offsets = CommittedOffsets(self._settings.kafka, self._group)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(pipeline.run())
-                directing = tasks.create_task(self._direct(pipeline))
-        except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            await asyncio.to_thread(self._begin_at_the_start)
+            await asyncio.to_thread(self._make_way_for_live_workers)
+            seconds_folding, behind = await self._read_and_direct()
         finally:
-            self._stopping = True
-            await asyncio.to_thread(self._leave)
-        seconds_folding, behind = directing.result()
+            self._offsets.close()
         figures = self._keeper.figures
         return Replayed(
             generation=self._name,
@@ -185,32 +154,54 @@ class Replay:
             behind=behind,
         )
 
-    async def _direct(self, pipeline: Pipeline[_Window, tuple[Batch, ProductBatch]]) -> tuple[float, int]:
+    async def _read_and_direct(self) -> tuple[float, int]:
+        loop = asyncio.get_running_loop()
+        self._reader = WindowReader(
+            self._settings.kafka,
+            self._group,
+            self._topics,
+            first=self._products_topic,
+            on_assignment=lambda partitions: loop.call_soon_threadsafe(self._assigned, partitions),
+        )
+        pipeline: Pipeline[Window, tuple[Batch, ProductBatch]] = Pipeline(
+            self._take, prepare=self._prepare, apply=self._apply, acknowledge=self._acknowledge
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(pipeline.run())
+                directing = tasks.create_task(self._direct(pipeline))
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+        finally:
+            self._stopping = True
+            await asyncio.to_thread(self._reader.close)
+        return directing.result()
+
+    async def _direct(self, pipeline: Pipeline[Window, tuple[Batch, ProductBatch]]) -> tuple[float, int]:
         """Steps 2 to 6. Returns how long step 3 took, in seconds, and how many records are left."""
-        products = frozenset({self._products_topic})
+        products = {self._products_topic}
         there = await self._ends(products)
-        while (left := await self._left(products, until=there)) and not await self._taken_over():
-            self._tell(Stage.PRODUCTS, products, left)
+        while (left := await self._left(there)) and not await self._taken_over():
+            self._tell(Stage.PRODUCTS, there, left)
             await asyncio.sleep(_POLL_SECONDS)
-        self._catalogue_read, began = True, time.monotonic()
-        everything = frozenset(self._read)
+        self._reader.read_all()
+        began = time.monotonic()
         # However few they are: what is there already is folded in before anybody sees the generation.
-        there = await self._ends(everything)
-        while (
-            await self._left(everything, until=there) or await self._left(everything) > NEAR_RECORDS
-        ) and not await self._taken_over():
-            self._tell(Stage.EVENTS, everything, await self._left(everything))
+        there = await self._ends(self._topics)
+        while not await self._taken_over():
+            left = await self._left(there)
+            if left == 0 and await self._left(await self._ends(self._topics)) <= NEAR_RECORDS:
+                break
+            self._tell(Stage.EVENTS, there, left)
             await asyncio.sleep(_POLL_SECONDS)
         self._keeper.derive(at_once=True)
         seconds, moment = time.monotonic() - began, time.time_ns() // 1_000_000
         of = await self._keeper.profiles.count_due(moment)
-        while (
-            due := await self._keeper.profiles.count_due(moment) or await self._keeper.profiles.count_due(UNDERIVED)
-        ) and not await self._taken_over():
+        while (due := await self._count_due(moment)) and not await self._taken_over():
             self._report(Progress(Stage.CANDIDATES, max(of - due, 0), of))
             if await self._keeper.sweep(self._partitions, busy=lambda: pipeline.busy) < SWEPT_AT_ONCE:
                 await asyncio.sleep(_POLL_SECONDS)  # what is left is another process's
-        left = await self._left(everything)
+        left = await self._left(await self._ends(self._topics))
         if not await self._taken_over():
             await self._take_over()
         self._stopping = True
@@ -255,108 +246,35 @@ class Replay:
                     raise
                 time.sleep(_POLL_SECONDS)
 
-    def _joined(self) -> Consumer:
-        """A consumer of the group. Live workers in it, who keep the generation up to date, leave no room for one."""
+    def _make_way_for_live_workers(self) -> None:
+        """Live workers in the group keep the generation up to date, and leave no room for a replay."""
         members = answered(lambda: members_of(self._admin, self._group), self._settings.kafka)
         if members.assignor == LIVE:
             raise ReplayFailed(
                 f"{members.number} live workers are in the group {self._group}: they keep generation {self._name!r} up "
                 "to date already. Replay into another one (--generation NAME), or stop them first"
             )
-        consumer = Consumer(
-            {
-                **client_config(self._settings.kafka),
-                "client.id": "afterglow-replay",
-                "group.id": self._group,
-                "partition.assignment.strategy": REPLAY,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",  # every partition has an offset: one that is gone was overtaken
-                "session.timeout.ms": 10_000,
-                "heartbeat.interval.ms": 2000,
-                "max.poll.interval.ms": 3_600_000,  # a window of texts that a new model has never seen
-                "queued.max.messages.kbytes": 32_768,
-                "enable.partition.eof": True,  # where a partition ends with a transaction's mark, no record says so
-            }
-        )
-        consumer.subscribe(list(self._read), on_assign=self._assigned, on_revoke=self._revoked)
-        return consumer
 
-    def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-        consumer.assign(partitions)
-        self._loop.call_soon_threadsafe(self._continuity.assigned)
-        self._loop.call_soon_threadsafe(self._keeper.profiles.forget)
-        self._mine = frozenset((at.topic, at.partition) for at in partitions)
-        self._partitions = frozenset(partition for topic, partition in self._mine if topic != self._products_topic)
-        if not self._catalogue_read:
-            self._waiting = [at for at in partitions if at.topic != self._products_topic]
-            consumer.pause(self._waiting)
+    def _assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        self._partitions = frozenset(partition for topic, partition in partitions if topic != self._products_topic)
+        self._continuity.assigned()
+        self._keeper.profiles.forget()
 
-    def _revoked(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-        self._commit(asynchronous=False)
-        self._mine = frozenset()
-        self._partitions = frozenset()
+    async def _take(self) -> Sequence[Window]:
+        while not self._stopping:
+            window = await asyncio.to_thread(self._reader.read)
+            if window is not None:
+                return [window]
+        return []
 
-    async def _take(self) -> Sequence[_Window]:
-        window = await asyncio.to_thread(self._read_window)
-        return [window] if window is not None else []
-
-    def _read_window(self) -> _Window | None:
-        """The next records, at least one; None when the replay ends."""
-        window = _Window([], [], {})
-        count = size = 0
-        while count < self._window_records and size < WINDOW_BYTES and not self._stopping:
-            if self._catalogue_read and self._waiting:
-                self._consumer.resume(self._waiting)
-                self._waiting = []
-            self._commit(asynchronous=True)
-            more = self._consumer.consume(min(_CONSUMED_AT_ONCE, self._window_records - count), timeout=0.1)
-            if not more and window.next_offsets:
-                break
-            for message in more:
-                at, offset = (message.topic(), message.partition()), message.offset()
-                if (error := message.error()) is not None:
-                    self._check(error, message)
-                    if error.code() == KafkaError._PARTITION_EOF and self._handed_over.get(at) != offset:
-                        window.next_offsets[at] = offset
-                    continue
-                self._add(window, message)
-                window.next_offsets[at] = offset + 1
-                count += 1
-                size += len(message)
-        self._handed_over |= window.next_offsets
-        return window if window.next_offsets else None
-
-    def _check(self, error: KafkaError, message: Message) -> None:
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise ReplayFailed(
-                f"{message.topic()} {message.partition()}: records that were not read yet are gone (retention): "
-                f"{error.str()}. Generation {self._name!r} can't be completed: replay into another one, which begins "
-                "at what the topics still have"
-            )
-        if error.fatal():
-            raise KafkaException(error)
-
-    def _add(self, window: _Window, message: Message) -> None:
-        topic = message.topic()
-        record = Record(
-            topic,
-            self._read[topic].id,
-            message.partition(),
-            message.offset(),
-            message.timestamp()[1],
-            message.key(),
-            message.value(),
-        )
-        (window.products if topic == self._products_topic else window.events).append(record)
-
-    async def _prepare(self, windows: Sequence[_Window]) -> tuple[Batch, ProductBatch]:
-        (window,) = windows
-        for record in (*window.products, *window.events):
+    async def _prepare(self, windows: Sequence[Window]) -> tuple[Batch, ProductBatch]:
+        ((records, _),) = windows
+        for record in records:
             self._continuity.note(record.topic, record.partition, record.offset)
         # The topics are asked for after the window was read, and answer before it is applied.
         products, events, _ = await asyncio.gather(
-            self._keeper.prepare_products(window.products),
-            self._keeper.prepare_events(window.events),
+            self._keeper.prepare_products([record for record in records if record.topic == self._products_topic]),
+            self._keeper.prepare_events([record for record in records if record.topic != self._products_topic]),
             self._continuity.check(),
         )
         return events, products
@@ -367,52 +285,30 @@ class Replay:
             await self._keeper.apply_products(products)
         await self._keeper.apply_events(events)
 
-    async def _acknowledge(self, windows: Sequence[_Window]) -> None:
-        (window,) = windows
-        with self._applied_lock:
-            self._applied |= window.next_offsets
-
-    def _commit(self, *, asynchronous: bool) -> None:
-        """What was applied. A commit that fails costs a second reading; what was folded in stays so.
-
-        To be called where nobody consumes: beside a `consume` of another thread it hangs (confluent-kafka 2.16).
-        """
-        with self._applied_lock:
-            applied, self._applied = self._applied, {}
-        mine = [KafkaPartition(*at, offset) for at, offset in applied.items() if at in self._mine]
-        if mine:
-            try:
-                self._consumer.commit(offsets=mine, asynchronous=asynchronous)
-            except KafkaException as error:
-                logger.warning("event=not_committed group=%s reason=%r", self._group, error.args[0].str())
-
-    def _leave(self) -> None:
-        self._commit(asynchronous=False)
-        self._consumer.close()
+    async def _acknowledge(self, windows: Sequence[Window]) -> None:
+        for window in windows:
+            self._reader.applied(window)
 
     def _committed(self) -> dict[TopicPartition, int]:
-        return answered(lambda: committed_offsets(self._settings.kafka, self._group, self._read), self._settings.kafka)
+        return answered(lambda: self._offsets.of(self._topics), self._settings.kafka)
 
-    async def _ends(self, topics: frozenset[str]) -> dict[TopicPartition, int]:
+    async def _count_due(self, moment: int) -> int:
+        """Profiles of which something is to be derived: put off until then, or, since, everything."""
+        return await self._keeper.profiles.count_due(moment) or await self._keeper.profiles.count_due(UNDERIVED)
+
+    async def _ends(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
         """Where these topics end now."""
-        read = {name: topic for name, topic in self._read.items() if name in topics}
-        ask = partial(answered, lambda: end_offsets(self._admin, read), self._settings.kafka)
-        return await asyncio.to_thread(ask)
+        read = {name: self._topics[name] for name in topics}
+        return await asyncio.to_thread(partial(answered, lambda: end_offsets(self._admin, read), self._settings.kafka))
 
-    async def _left(self, topics: frozenset[str], until: Mapping[TopicPartition, int] | None = None) -> int:
-        """Records of these topics that the group has not folded in; of those before `until`."""
-        ends = until if until is not None else await self._ends(topics)
+    async def _left(self, until: Mapping[TopicPartition, int]) -> int:
+        """Records before these offsets that the group, all of its processes together, has not folded in."""
         committed = await asyncio.to_thread(self._committed)
-        return sum(max(0, end - committed.get(at, self._start[at])) for at, end in ends.items())
+        return sum(max(0, end - committed.get(at, self._start[at])) for at, end in until.items())
 
-    def _tell(self, stage: Stage, topics: frozenset[str], left: int) -> None:
-        """Of all records of the topics at first sight, those folded in by an earlier run among them."""
-        if stage not in self._totals:
-            committed = self._committed()
-            self._totals[stage] = left + sum(
-                committed.get(at, start) - start for at, start in self._start.items() if at[0] in topics
-            )
-        self._report(Progress(stage, max(self._totals[stage] - left, 0), self._totals[stage]))
+    def _tell(self, stage: Stage, until: Mapping[TopicPartition, int], left: int) -> None:
+        of = sum(max(0, end - self._start[at]) for at, end in until.items())
+        self._report(Progress(stage, of - left, of))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

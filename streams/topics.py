@@ -121,20 +121,33 @@ def offsets_at(admin: AdminClient, topics: Mapping[str, Topic], moment_ms: int) 
 
 
 def committed_offsets(kafka: Kafka, group: str, topics: Mapping[str, Topic]) -> dict[TopicPartition, int]:
-    """For each partition of these topics the group has committed, the offset it will read next.
-
-    Doesn't join the group. It asks as a consumer because `AdminClient.list_consumer_group_offsets` ends the process
-    by a segmentation fault when the group's coordinator is just starting or moving (librdkafka issue 5040; 2.16).
-    """
-    asked = _partitions(topics)
-    if not asked:
+    """For each partition of these topics the group has committed, the offset it will read next."""
+    if not topics:
         return {}
-    with closing(Consumer({**client_config(kafka), "group.id": group, "enable.auto.commit": False})) as consumer:
-        answer = consumer.committed(asked, timeout=REQUEST_SECONDS)
-    for at in answer:
-        if at.error is not None:
-            raise KafkaException(at.error)
-    return {(at.topic, at.partition): at.offset for at in answer if at.offset >= 0}
+    with closing(CommittedOffsets(kafka, group)) as offsets:
+        return offsets.of(topics)
+
+
+class CommittedOffsets:
+    """`committed_offsets`, asked again and again by one connection. Doesn't join the group. Close it.
+
+    It asks as a consumer because `AdminClient.list_consumer_group_offsets` ends the process by a segmentation fault
+    when the group's coordinator is just starting or moving (librdkafka issue 5040; 2.16).
+    """
+
+    def __init__(self, kafka: Kafka, group: str) -> None:
+        self._consumer = Consumer({**client_config(kafka), "group.id": group, "enable.auto.commit": False})
+
+    def of(self, topics: Mapping[str, Topic]) -> dict[TopicPartition, int]:
+        """One round trip. Raises KafkaException."""
+        answer = self._consumer.committed(_partitions(topics), timeout=REQUEST_SECONDS)
+        for at in answer:
+            if at.error is not None:
+                raise KafkaException(at.error)
+        return {(at.topic, at.partition): at.offset for at in answer if at.offset >= 0}
+
+    def close(self) -> None:
+        self._consumer.close()
 
 
 def member_count(admin: AdminClient, group: str) -> int:

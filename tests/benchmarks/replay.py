@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from machine import ENVIRONMENT, afterglow, running, until
 
 from streams.kafka import connect_admin
-from streams.replay import WINDOW_RECORDS
 from streams.settings import load
 from streams.topics import committed_offsets, describe
+from streams.windows import WINDOW_RECORDS
 
 PRODUCTS = 2000
 WORDS = ("oak", "tin", "red", "blue", "lamp", "mug", "rug", "kite", "drum", "chair", "scarf", "clock", "boots", "stove")

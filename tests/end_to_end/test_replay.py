@@ -19,8 +19,8 @@ pytestmark = pytest.mark.end_to_end
 
 # Windows of some hundred records instead of tens of thousands, so that a replay can be killed in the middle of them.
 SMALL_WINDOWS = (
-    "import sys, streams.replay as replay\n"
-    "replay.WINDOW_BYTES, replay._CONSUMED_AT_ONCE = 20_000, 100\n"
+    "import sys, streams.windows as windows\n"
+    "windows.WINDOW_BYTES, windows.CONSUMED_AT_ONCE = 20_000, 100\n"
     "from streams.commands import main\n"
     "main(sys.argv[1:])"
 )
