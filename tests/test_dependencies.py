@@ -39,7 +39,18 @@ def test_a_package_imports_nothing_above_or_beside_it(package: str, forbidden: s
     "module", ["streams/profiles.py", "sinks/ledgers.py", "sinks/derivation.py", "sinks/ranking.py"]
 )
 def test_the_fold_and_what_is_derived_are_pure(module: str):
-    allowed = {"__future__", "collections", "dataclasses", "functools", "hashlib", "heapq", "itertools", "math", "numpy", "struct"}
+    allowed = {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "functools",
+        "hashlib",
+        "heapq",
+        "itertools",
+        "math",
+        "numpy",
+        "struct",
+    }
     allowed |= {"typing", "sinks.ledgers", "sinks.derivation"}
     impure = {name for name in imports(ROOT / module) if name not in allowed and name.partition(".")[0] not in allowed}
     assert not impure, f"{module} imports {sorted(impure)}"
