@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from streams.kafka import KafkaRefused, KafkaUnreachable, answered, connect_admin
 from streams.settings import Kafka
@@ -25,3 +26,14 @@ def test_a_kafka_that_is_away_is_not_called_a_refusal():
     with pytest.raises(KafkaUnreachable, match="can't be reached") as error:
         ask(Kafka(bootstrap_servers="127.0.0.1:9", security_protocol="SSL"), timeout_seconds=0)
     assert not isinstance(error.value, KafkaRefused)
+
+
+def test_a_broker_that_has_just_started_again_is_asked_again():
+    answers = iter([KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION, None])
+
+    def ask_broker() -> str:
+        if (code := next(answers)) is not None:
+            raise KafkaException(KafkaError(code))
+        return "42"
+
+    assert answered(ask_broker, Kafka()) == "42"
