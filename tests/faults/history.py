@@ -72,6 +72,10 @@ class History:
             self._producer = EventProducer(self.settings)
         return self._producer
 
+    def forget_producer(self) -> None:
+        """The next events go by a new one, which knows nothing of the topics yet."""
+        self._producer = None
+
     def worker(self, *, failpoint: str = "", clock_shift_seconds: int = 0, **settings: str) -> Process:
         """One more worker, started; it is ready a few seconds later.
 

@@ -14,7 +14,6 @@ from faults.history import History, problems
 from faults.proxy import Fault, Kind
 from faults.services import Process
 
-STEPS_OF_A_HISTORY: Final = 10
 EVENTS_OF_A_STEP: Final = (10, 80)
 BEYOND_THE_SESSION_SECONDS: Final = 7.5
 SETTLED_SECONDS: Final = 30.0
@@ -51,13 +50,13 @@ class Schedule:
             (2, "products changed and deleted", lambda: self.history.revise(20)),
         ]
 
-    def run(self) -> list[str]:
+    def run(self, steps: int) -> list[str]:
         """What is wrong in the end, in words; nothing where all is well."""
         self.history.announce(self._chance.uniform(0.0, 0.5))
         for _ in range(self._chance.randint(1, 2)):
             self.history.worker()
         weights = [weight for weight, _, _ in self._faults]
-        for _ in range(STEPS_OF_A_HISTORY):
+        for _ in range(steps):
             _, name, happen = self._chance.choices(self._faults, weights)[0]
             self.history.shop(self._chance.randint(*EVENTS_OF_A_STEP))
             self.done[name] += 1

@@ -51,6 +51,11 @@ class Process:
     def runs(self) -> bool:
         return self._child is not None and self._child.exit_code is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """Negative: the signal that ended it; None while it runs."""
+        return self._child.exit_code if self._child is not None else None
+
     def start(self) -> None:
         """Returns at once: see `wait`."""
         assert not self.runs, f"{self.name} runs already"

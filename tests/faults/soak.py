@@ -1,7 +1,7 @@
-"""Many histories full of faults, each drawn from a seed and judged by `verify`: `python -m faults.soak --seeds 0-99`.
+"""Randomised histories: `python -m faults.soak --seeds 0-99` (`make soak`).
 
-Several at once have services of their own each, so that one history's faults don't hit another one. Exits 1 where one
-of them ends with a difference, and leaves the logs of that one's lane in place.
+Each draws its events, and a schedule of many faults, from its seed. Then everything is healed, waited for, and judged.
+A seed draws the same events and the same schedule at every run; when exactly they meet is the machine's affair.
 """
 
 from __future__ import annotations
@@ -9,156 +9,274 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import queue
+import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, NamedTuple
 
-from faults.history import running_history
-from faults.schedule import Schedule
-from faults.services import Services, running_services
+from faults.history import History, problems, running_history
+from faults.proxy import Fault, Kind
+from faults.services import Process, Services, running_services
+
+FROZEN_SECONDS: Final = 7.5  # a session is 6 s
+STEPS: Final = (10, 18)  # of a history, at least and at most
+PAUSE_SECONDS: Final = 0.9  # between steps, at most
+WORKERS: Final = 3  # at most
 
 
-@dataclass
-class Report:
-    """What became of one seed's history. `problems` empty: every event is folded in, once."""
-
+class Outcome(NamedTuple):
     seed: int
-    produced: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def events(self) -> int:
-        return self.produced["searches"] + self.produced["purchases"]
+    events: int
+    faults: Mapping[str, int]
+    seconds: float
+    problems: Sequence[str]
 
 
-def history_of(seed: int, services: Services) -> Report:
-    """Runs it, start to end; whatever goes wrong is in the report."""
-    report, started = Report(seed), time.monotonic()
-    try:
-        services.heal()
-        with running_history(services, seed=seed, name=f"s{seed}-{os.urandom(2).hex()}") as history:
-            schedule = Schedule(seed, history)
-            report.faults, report.produced = schedule.done, history.customers.produced
-            report.problems = schedule.run()
-    except Exception:
-        report.problems.append(traceback.format_exc())
-    report.seconds = time.monotonic() - started
-    return report
+class Script:
+    """What happens in one history, one step after the other."""
+
+    def __init__(self, history: History, services: Services, seed: int) -> None:
+        self._history = history
+        self._services = services
+        self._chance = random.Random(f"faults {seed}")
+        self._frozen: list[tuple[float, Process]] = []
+        self.faults: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """Ends with everything that was produced still to be waited for."""
+        self._history.worker()
+        if self._chance.random() < 0.6:
+            self._history.worker()
+        self._history.announce(self._chance.choice((0.0, 0.3, 0.7)))
+        self._history.shop(100)
+        if self._chance.random() < 0.8:  # else faults begin while workers start
+            self._history.wait_until_some_are_folded()
+        faults = self._drawn()
+        for step in range(self._chance.randint(*STEPS)):
+            self._events()
+            self._wake_who_slept()
+            if step % 2 == 0:
+                faults[step // 2 % len(faults)]()
+            time.sleep(self._chance.uniform(0.1, PAUSE_SECONDS))
+        self._history.fault = None
+        self._history.announce()
+        for until, process in self._frozen:
+            time.sleep(max(0.0, until - time.monotonic()))
+            process.wake()
+        self._services.heal()
+        if not any(worker.runs for worker in self._history.workers):
+            self._history.worker()
+
+    def _drawn(self) -> list[Callable[[], None]]:
+        """The faults of this history, in their order: few kinds that come again and again, or many once."""
+        weighted: list[tuple[Callable[[], None], int]] = [
+            (self._kill_worker, 6),
+            (self._add_worker, 3),
+            (self._stop_worker, 2),
+            (self._freeze_worker, 4),
+            (self._kill_encoder, 2),
+            (self._kill_qdrant, 3),
+            (self._kill_broker, 1),
+            (self._answer_badly, 8),
+            (self._answer_well, 2),
+        ]
+        actions, weights = zip(*weighted, strict=True)
+        faults: list[Callable[[], None]] = self._chance.choices(actions, weights, k=STEPS[1] // 2 + 1)
+        if faults.count(self._kill_broker) > 1:  # each takes 12 s
+            faults = [fault for fault in faults if fault != self._kill_broker] + [self._kill_broker]
+        return faults
+
+    def _events(self) -> None:
+        what = self._chance.random()
+        if what < 0.7:
+            repeats = self._chance.choice((0.05, 0.05, 0.5))
+            self._history.shop(self._chance.randint(10, 60), repeats=repeats, poison=self._chance.choice((0.0, 0.1)))
+        elif what < 0.85:
+            self._history.announce(0.3)
+        else:
+            self._history.revise(self._chance.randint(1, 5))
+
+    def _kill_worker(self) -> None:
+        if worker := self._chosen():
+            worker.kill()
+            self._told("worker killed")
+            self._history.worker()
+
+    def _add_worker(self) -> None:
+        if len(self._running()) < WORKERS:
+            self._history.worker()
+            self._told("worker joins")
+
+    def _stop_worker(self) -> None:
+        if len(self._running()) > 1 and (worker := self._chosen()):
+            worker.stop()
+            self._told("worker leaves")
+
+    def _freeze_worker(self) -> None:
+        """Beyond its session: its partitions move, and it goes on where it was when it wakes."""
+        if not self._frozen and (worker := self._chosen()):
+            worker.freeze()
+            self._frozen.append((time.monotonic() + FROZEN_SECONDS, worker))
+            self._told("worker frozen")
+            if not self._running():
+                self._history.worker()
+
+    def _wake_who_slept(self) -> None:
+        for until, process in self._frozen.copy():
+            if time.monotonic() >= until:
+                process.wake()
+                self._frozen.remove((until, process))
+
+    def _kill_encoder(self) -> None:
+        self._services.encoder.kill()
+        self._services.encoder.start()
+        self._told("encoder killed")
+
+    def _kill_qdrant(self) -> None:
+        self._services.qdrant.kill()
+        time.sleep(self._chance.uniform(0.0, 1.0))
+        self._services.qdrant.start()
+        self._told("Qdrant killed")
+
+    def _kill_broker(self) -> None:
+        self._services.kafka.kill()
+        self._services.kafka.start()
+        self._services.kafka.wait()
+        self._told("broker killed")
+
+    def _answer_badly(self) -> None:
+        kind = self._chance.choice(list(Kind))
+        seconds = {Kind.SLOW: 0.5, Kind.LAND_LATE: 4.0}.get(kind, 0.0)
+        self._history.fault = Fault(kind, seconds, self._chance.choice((0.2, 0.6)))
+        self._told(f"Qdrant: {kind}")
+
+    def _answer_well(self) -> None:
+        self._history.fault = None
+
+    def _told(self, fault: str) -> None:
+        self.faults[fault] += 1
+
+    def _running(self) -> list[Process]:
+        asleep = {process for _, process in self._frozen}
+        return [worker for worker in self._history.workers if worker.runs and worker not in asleep]
+
+    def _chosen(self) -> Process | None:
+        running = self._running()
+        return self._chance.choice(running) if running else None
 
 
-def soak(seeds: Sequence[int], folder: Path, lanes: int, results: Path | None) -> list[Report]:
-    """Reports in the order in which the histories end, each told of at once."""
-    left: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for seed in seeds:
-        left.put(seed)
-    reports: list[Report] = []
-    telling = threading.Lock()
-
-    def lane(number: int) -> None:
-        with running_services(folder / str(number)) as services:
-            while True:
-                try:
-                    seed = left.get_nowait()
-                except queue.Empty:
-                    return
-                report = history_of(seed, services)
-                with telling:
-                    reports.append(report)
-                    tell(report)
-                    if results is not None:
-                        results.write_text(table(reports))
-
-    threads = [threading.Thread(target=lane, args=(number,)) for number in range(lanes)]
-    for number, thread in enumerate(threads):
-        (folder / str(number)).mkdir()
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return reports
+def lived_through(seed: int, services: Services) -> Outcome:
+    """One history, from its beginning to the verdict."""
+    began = time.monotonic()
+    services.heal()
+    with running_history(services, seed=seed) as history:
+        script = Script(history, services, seed)
+        try:
+            script.run()
+            history.wait_until_folded()
+            found = problems(history, history.verdict())
+        except AssertionError as error:
+            found = [str(error)]
+        found += [
+            f"{worker.name} gave up with exit code {worker.exit_code}:\n{worker.told()}"
+            for worker in history.workers
+            if worker.exit_code not in (None, 0, -9)
+        ]
+        return Outcome(seed, history.customers.events, script.faults, time.monotonic() - began, found)
 
 
-def tell(report: Report) -> None:
-    faults = ", ".join(f"{name} x{number}" if number > 1 else name for name, number in report.faults.items())
-    sys.stdout.write(
-        f"seed {report.seed}: {report.events} events, {report.seconds:.0f} s, {len(report.problems)} differences: "
-        f"{faults}\n"
-    )
-    for problem in report.problems:
-        sys.stdout.write(f"    {problem}\n")
-    sys.stdout.flush()
+def line(outcome: Outcome) -> str:
+    """An outcome in one line."""
+    faults = ", ".join(f"{name} × {count}" for name, count in sorted(outcome.faults.items()))
+    result = f"{len(outcome.problems)} DIFFERENCES" if outcome.problems else "no difference"
+    return f"seed {outcome.seed}: {outcome.events:,} events, {outcome.seconds:.0f} s, {result} ({faults})"
 
 
-def table(reports: Sequence[Report]) -> str:
-    """The results in Markdown."""
-    produced: Counter[str] = Counter()
+def report(outcomes: Sequence[Outcome]) -> str:
+    """Results to be kept, as Markdown."""
     faults: Counter[str] = Counter()
-    for report in reports:
-        produced.update(report.produced)
-        faults.update(report.faults)
-    different = sum(1 for report in reports if report.problems)
-    events = produced["searches"] + produced["purchases"]
+    for outcome in outcomes:
+        faults.update(outcome.faults)
+    different = [outcome for outcome in outcomes if outcome.problems]
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
     lines = [
-        "# Randomised crash test: results",
+        "# Randomised histories",
         "",
-        "`make soak`: each seed draws its events and its faults; in the end everything is healed and waited for, and "
-        "`verify` compares every profile with the log.",
+        f"`make soak`, {datetime.now(UTC):%Y-%m-%d}, commit {commit}, {platform.machine()} {platform.system()}, "
+        f"{_cores()} cores, Python {platform.python_version()}.",
         "",
-        f"- {len(reports)} histories, **{different} with differences**; {events} events, of which "
-        f"{produced['repeats']} repeats; {produced['poison']} poison records; {faults.total()} faults",
-        f"- commit {_commit()}, {datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}",
+        f"{len(outcomes)} histories, {sum(outcome.events for outcome in outcomes):,} searches and purchases, "
+        f"{sum(faults.values()):,} faults, **{len(different)} histories with a difference**.",
         "",
-        "| fault | times |",
-        "|---|---:|",
-        *(f"| {name} | {number} |" for name, number in faults.most_common()),
+        "| Fault | Times |",
+        "| --- | ---: |",
+        *(f"| {name} | {count} |" for name, count in sorted(faults.items())),
         "",
-        "| seed | events | faults | differences |",
-        "|---:|---:|---|---:|",
+        "| Seed | Events | Faults | Seconds | Differences |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {one.seed} | {one.events:,} | {sum(one.faults.values())} | {one.seconds:.0f} | {len(one.problems)} |"
+            for one in outcomes
+        ),
+        "",
     ]
-    for report in sorted(reports, key=lambda report: report.seed):
-        told = ", ".join(f"{name} ×{number}" if number > 1 else name for name, number in sorted(report.faults.items()))
-        lines.append(f"| {report.seed} | {report.events} | {told} | {len(report.problems)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
 
 
-def _commit() -> str:
-    asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "unknown"
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _seeds(text: str) -> Sequence[int]:
-    """`7`, or `0-99`."""
+def _seeds(text: str) -> range:
     first, _, last = text.partition("-")
     return range(int(first), int(last or first) + 1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m faults.soak", description=__doc__)
-    parser.add_argument("--seeds", type=_seeds, default=range(100), help="one, or first-last (default: 0-99)")
-    parser.add_argument("--at-once", type=int, default=1, help="histories at once, with services of their own")
-    parser.add_argument("--results", type=Path, help="write them to this file, in Markdown")
-    options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="afterglow-soak-"))
-    sys.stdout.write(f"logs: {folder}\n")
-    reports = soak(options.seeds, folder, options.at_once, options.results)
-    different = sum(1 for report in reports if report.problems)
-    sys.stdout.write(
-        f"{len(reports)} histories, {sum(report.events for report in reports)} events, "
-        f"{sum(report.faults.total() for report in reports)} faults: {different} with differences\n"
-    )
-    sys.exit(1 if different else 0)
+@contextmanager
+def _scratch(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="afterglow-soak-") as folder:
+        yield Path(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m faults.soak", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--seeds", type=_seeds, default=_seeds("0-99"), metavar="FIRST-LAST", help="default: 0-99")
+    parser.add_argument("--keep-going", action="store_true", help="go on after a history with a difference")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="where the results are written, as Markdown")
+    parser.add_argument("--folder", type=Path, help="keep logs and data here")
+    options = parser.parse_args(arguments)
+    outcomes = []
+    with _scratch(options.folder) as folder, running_services(folder.absolute()) as services:
+        for seed in options.seeds:
+            outcome = lived_through(seed, services)
+            outcomes.append(outcome)
+            sys.stdout.write("\n".join([line(outcome), *outcome.problems]) + "\n")
+            sys.stdout.flush()
+            if options.results:
+                options.results.write_text(report(outcomes))
+            if outcome.problems and not options.keep_going:
+                break
+    different = sum(bool(outcome.problems) for outcome in outcomes)
+    sys.stdout.write(f"{len(outcomes)} histories, {different} with a difference\n")
+    return 1 if different else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
