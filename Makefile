@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install test lint demo clean
+.PHONY: help install test soak lint demo clean
 
 help:
 	@echo "make demo      install, then watch the profiles of a simulated shop form and change"
 	@echo "make install   into .venv: Afterglow, what it needs, and Apache Kafka's jars"
 	@echo "make test      install, then run every test"
+	@echo "make soak      install, then run 100 histories full of faults (an hour on 2 cores)"
 	@echo "make lint      install, then check style and types"
 	@echo "make clean     remove .venv and what tools leave; .afterglow, your data, stays"
 
@@ -24,6 +25,9 @@ install: .venv/installed
 
 test: install
 	$(BIN)/python -m pytest
+
+soak: install
+	PYTHONPATH=tests $(BIN)/python -m faults.soak --seeds 0-99 --at-once 2 --results tests/faults/soak-results.md
 
 lint: install
 	$(BIN)/ruff check .
