@@ -81,6 +81,10 @@ class Shop:
     def purchases_folded_in(self, name: str) -> int:
         return sum(state.purchases.events for state in profiles_of(self.data, USERS, name).values())
 
+    def recommended(self, user: str) -> list[str]:
+        document: Any = afterglow_json(self.data, "recommend", user, "--query", "red boots")
+        return [item["product_id"] for item in document["items"]]
+
     def verdict(self) -> tuple[str, int]:
         document: Any = afterglow_json(self.data, "verify")
         return document["generation"], document["different"]
@@ -113,6 +117,7 @@ def test_another_half_life_and_back_again_misses_nothing(tmp_path: Path) -> None
         assert shop.purchases_folded_in("g2") == 400
         assert shop.purchases_folded_in("main") == 300
         assert shop.verdict() == ("g2", 0)
+        assert shop.recommended("user-7")
 
         activated = shop.activate("main")
         assert (activated["before"], activated["missing"], activated["caught_up"]) == ("g2", 200, True)
@@ -136,7 +141,9 @@ def test_another_model_and_back_again_takes_the_encoding_worker_along(tmp_path: 
         before = processes(process.pid)
         first: Any = afterglow_json(data, "status")
 
-        replayed: Any = afterglow_json(data, "replay", "--model", str(shorter))
+        config = tmp_path / "replay.toml"  # which `up` does not know of
+        config.write_text('[encoder]\nquery_prefix = "looking for: "\n')
+        replayed: Any = afterglow_json(data, "replay", "--config", str(config), "--model", str(shorter))
         assert (replayed["generation"], replayed["served"]) == ("g2", True)
         shop.until_workers_are_in("g2")
         second: Any = afterglow_json(data, "status")
@@ -145,6 +152,7 @@ def test_another_model_and_back_again_takes_the_encoding_worker_along(tmp_path: 
         shop.produce(100)  # texts that the other model has not seen, among others
         assert shop.verdict() == ("g2", 0)
         afterglow(data, "search", "red boots")
+        assert shop.recommended("user-7")
 
         activated = shop.activate("main")
         assert (activated["missing"], activated["caught_up"]) == (200, True)
