@@ -39,7 +39,8 @@ def test_every_command_line_is_understood(document: str) -> None:
             name, command, arguments = command.resolve_command(context, arguments)
             assert name is not None
         assert command is not None
-        command.make_parser(context).parse_args(args=list(arguments))
+        _, left, _ = command.make_parser(click.Context(command)).parse_args(args=list(arguments))
+        assert left == [], arguments
 
 
 def test_what_is_not_understood_is_found() -> None:
