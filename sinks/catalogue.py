@@ -77,7 +77,8 @@ class Catalogue:
     """Reads of `products--NAME` (or of the alias `products`), with a bounded cache of single products.
 
     What it gives may be up to `max_age_seconds` old: other workers write products, too. `near` always asks Qdrant.
-    A product that is missing is not remembered as missing, since it may come at any moment.
+    A product that is missing, or deleted before its text was known, is not remembered as such, since it may come at
+    any moment: whoever waits for it looks once more, and would find the memory.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Catalogue:
             finally:
                 self._invalid_meanwhile = [other for other in self._invalid_meanwhile if other is not invalid]
             for product_id, product in read.items():
-                if product_id not in invalid:
+                if product_id not in invalid and product.vector is not None:
                     self._keep(asked_at, product)
             found |= read
         return found

@@ -71,6 +71,18 @@ async def test_a_missing_product_is_looked_for_again() -> None:
     assert set(await catalogue.get(["new"])) == {"new"}
 
 
+async def test_a_product_that_was_deleted_before_its_text_was_known_is_looked_for_again() -> None:
+    store = await a_store_of("a")
+    catalogue = a_catalogue(store)
+    await write(
+        cast(AsyncQdrantClient, store), "products--main", [a_product("new", 8, None, available=False, deleted=True)]
+    )
+    assert (await catalogue.get(["new"]))["new"].vector is None
+    announced = a_product("new", 9, AXES[3])
+    await write(cast(AsyncQdrantClient, store), "products--main", [announced._replace(replaces=8)])
+    assert (await catalogue.get(["new"]))["new"].vector is not None
+
+
 async def test_the_least_recently_used_product_leaves_first() -> None:
     store = await a_store_of("a", "b", "c")
     catalogue = a_catalogue(store, cached=2)
@@ -246,10 +258,10 @@ async def test_a_provisional_product_is_known_but_not_shown_and_never_replaces(c
     await store.insert_provisional(titles)
 
     products = await catalogue.get(["real", "gone", "new"])
-    assert [(p.product_id, p.title, p.available, p.deleted) for p in products.values()] == [
-        ("real", "Title real", True, False),
-        ("gone", "Title gone", False, True),
-        ("new", "AS BOUGHT", False, False),
-    ]
+    assert {p.product_id: (p.title, p.available, p.deleted) for p in products.values()} == {
+        "real": ("Title real", True, False),
+        "gone": ("Title gone", False, True),
+        "new": ("AS BOUGHT", False, False),
+    }
     np.testing.assert_array_equal(products["new"].vector, AXES[1])
     assert [p.product_id for p in (await catalogue.near(AXES[1:2], 5))[0]] == ["real"]
