@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -79,7 +80,7 @@ async def test_a_product_that_was_deleted_before_its_text_was_known_is_looked_fo
     )
     assert (await catalogue.get(["new"]))["new"].vector is None
     announced = a_product("new", 9, AXES[3])
-    await write(cast(AsyncQdrantClient, store), "products--main", [announced._replace(replaces=8)])
+    await write(cast(AsyncQdrantClient, store), "products--main", [replace(announced, replaces=8)])
     assert (await catalogue.get(["new"]))["new"].vector is not None
 
 
