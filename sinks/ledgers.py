@@ -30,6 +30,9 @@ ORDER_DECAY: Final = 0.8
 NOTHING: Final = -math.inf
 """The log-weight of no weight at all."""
 
+FAINTEST: Final = -1e9
+"""What stands for `NOTHING` where JSON is written, which has no infinity. No event's weight comes near it."""
+
 KEY_ROW: Final = np.dtype(
     [
         ("weight", "<f8"),  # log-weight L by the long half-life

@@ -26,7 +26,7 @@ from encoders.text import clean, normalise
 from sinks.catalogue import UNSOURCED, Catalogue
 from sinks.derivation import DerivationRules, Taste, Vector, derive
 from sinks.identity import PointIds
-from sinks.ledgers import NOTHING, ProfileState, encode_state, product_key, query_key, total_log_weight
+from sinks.ledgers import FAINTEST, ProfileState, encode_state, product_key, query_key, total_log_weight
 from sinks.points import JSON, profile_point, wire_value
 from sinks.products import ProductStore
 from sinks.profiles import Held, ProfileStore
@@ -434,8 +434,8 @@ def _product_of(event: Search | Purchase) -> str:
 
 def _weights_of(state: ProfileState) -> tuple[float, float]:
     return (
-        total_log_weight(ledger.weight_long for ledger in state),
-        total_log_weight(ledger.weight_short for ledger in state),
+        max(FAINTEST, total_log_weight(ledger.weight_long for ledger in state)),
+        max(FAINTEST, total_log_weight(ledger.weight_short for ledger in state)),
     )
 
 
@@ -447,7 +447,7 @@ def _moved(held: Held, state: ProfileState) -> float:
     if held.made_from is None:
         return 1.0
     return max(
-        0.0 if now == NOTHING else 1.0 - float(2.0 ** max(then - now, -1100.0))
+        1.0 - float(2.0 ** max(then - now, -1100.0))
         for then, now in zip(held.made_from, _weights_of(state), strict=True)
     )
 

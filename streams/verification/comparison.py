@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 
 from sinks.derivation import DerivationRules, Taste, Vector
-from sinks.ledgers import NOTHING, Ledger, ProfileState
+from sinks.ledgers import FAINTEST, NOTHING, Ledger, ProfileState
 from sinks.points import StoredProfile
 from streams.updater import UNDERIVED
 from streams.verification.recomputation import ORDER_DECAY, Recomputed, Rules
@@ -271,7 +271,7 @@ def _moved(profile: StoredProfile, state: ProfileState) -> float:
 def _newer(then: float, now: Sequence[float]) -> float:
     top = max(now)
     if top == NOTHING:
-        return 0.0 if then == NOTHING else -1.0
+        return 0.0 if then <= FAINTEST else -1.0
     return 1.0 - _power(then, top) / sum(_power(weight, top) for weight in now)
 
 

@@ -15,12 +15,12 @@ import pytest
 
 from encoders.client import TextKind
 from encoders.testing import WordHashEncoder
-from sinks.catalogue import Catalogue
+from sinks.catalogue import Catalogue, Product
 from sinks.collections import Generation, Model, open_generation
 from sinks.connection import connect
 from sinks.derivation import DerivationRules
 from sinks.identity import PointIds
-from sinks.ledgers import Ledger, ProfileState
+from sinks.ledgers import NOTHING, Ledger, ProfileState
 from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
 from sinks.ranking import RankingRules
@@ -101,6 +101,9 @@ class Shop:
     async def state_of(self, user: str) -> ProfileState:
         held = await ProfileStore(self.client, f"profiles--{self.name}", cached_bytes=0).load([self.ids.user(user)])
         return held[self.ids.user(user)].decoded()
+
+    async def products(self, product_ids: list[str]) -> dict[str, Product]:
+        return await Catalogue(self.client, f"products--{self.name}", self.ids, cached=0).read(product_ids)
 
     async def vector(self, title: str) -> np.ndarray:
         (vector,) = await self.encoder.encode([title], TextKind.PRODUCT)
@@ -327,6 +330,19 @@ async def test_what_cannot_be_understood_is_a_dead_letter_and_the_rest_is_folded
     assert (state.purchases.events, state.purchases.applied.offset) == (2, records[4].offset)
 
 
+async def test_a_first_search_of_blanks_counts_weighs_nothing_and_stops_nobody(shop: Shop):
+    worker = shop.worker()
+    await fold(worker, search("eve", "   "))
+    nothing = await shop.state_of("eve")
+    assert (nothing.searches.events, nothing.searches.keys, nothing.searches.weight_long) == (1, [], NOTHING)
+    assert not await worker.profiles.due([0], NOW, 10)
+
+    await all_products(worker)
+    await fold(worker, purchase("eve", "boots"))
+    held = (await shop.worker().profiles.load([shop.ids.user("eve")]))[shop.ids.user("eve")]
+    assert [item["product_id"] for item in held.candidates.decoded()] != [], "it is known what she likes by now"
+
+
 async def test_an_event_in_another_partition_than_its_users_is_a_dead_letter_and_loses_nothing(shop: Shop):
     worker = shop.worker()
     await fold(worker, purchase("hal", "boots"))
@@ -380,6 +396,52 @@ async def test_older_news_of_a_product_changes_nothing(shop: Shop):
     await stock(worker, old)
     catalogue = Catalogue(shop.client, f"products--{shop.name}", shop.ids, cached=0)
     assert (await catalogue.get(["tent"]))["tent"].title == "better tent"
+
+
+async def test_a_product_is_marked_once_its_text_was_another_for_good(shop: Shop):
+    worker = shop.worker()
+
+    async def is_revised() -> bool:
+        catalogue = Catalogue(shop.client, f"products--{shop.name}", shop.ids, cached=0)
+        return (await catalogue.get(["tent"]))["tent"].revised
+
+    await stock(worker, product("tent", "two person tent"))
+    await stock(worker, product("tent", "two person tent", price=99.0))
+    await stock(worker, record("products", "tent", None))
+    await stock(worker, product("tent", "two person tent"))
+    assert not await is_revised(), "another price, or gone for a while, is the same text"
+    await stock(worker, product("tent", "tent for two"))
+    assert await is_revised()
+    await stock(worker, product("tent", "two person tent"))
+    assert await is_revised(), "somebody may have bought it under the other text"
+    await stock(worker, record("products", "tent", None))
+    assert await is_revised()
+
+
+async def test_a_product_is_marked_once_it_was_stored_under_another_text(shop: Shop):
+    """Whoever bought it before has the former text's vector in their sums, and `verify` has to know."""
+    worker = shop.worker()
+
+    async def is_marked(product_id: str) -> bool:
+        return (await shop.products([product_id]))[product_id].revised
+
+    await stock(worker, product("mug", "enamel mug"), product("tent", "two person tent"))
+    await stock(worker, product("mug", "enamel mug", price=9.0, available=False))
+    assert not await is_marked("mug"), "a price is no text"
+    await stock(worker, product("mug", "enamel mug", brand="Fell"))
+    await stock(worker, record("products", "tent", None), product("rug", "wool rug"), product("rug", "red wool rug"))
+    assert (await is_marked("mug"), await is_marked("tent")) == (True, False), "a deletion keeps the text"
+    assert not await is_marked("rug"), "nobody could ever see its first text"
+    await stock(worker, product("mug", "enamel mug"), product("tent", "four person tent"))
+    assert (await is_marked("mug"), await is_marked("tent")) == (True, True), "also when its first text is back"
+
+
+async def test_a_product_that_a_purchase_called_otherwise_is_marked(shop: Shop):
+    worker = shop.worker()
+    await fold(worker, purchase("ada", "kite", title="red kite"), purchase("ada", "drum", title="snare drum"))
+    await stock(worker, product("kite", "stunt kite"), product("drum", "snare drum"))
+    found = await shop.products(["kite", "drum"])
+    assert (found["kite"].revised, found["drum"].revised) == (True, False)
 
 
 async def test_a_deleted_product_is_no_longer_shown_but_its_buyers_keep_their_taste(shop: Shop):
