@@ -159,7 +159,8 @@ class Continuity:
             if found[name].partitions != topic.partitions:
                 raise TopicChanged(
                     f"topic {name} went from {topic.partitions} to {found[name].partitions} partitions: users' "
-                    "events moved; replay into a new generation"
+                    'events moved. Copy the records into a new topic and replay that: docs/guarantees.md, "Partitions '
+                    'were added"'
                 )
 
     def _explain(self, left_out: Mapping[TopicPartition, int]) -> None:

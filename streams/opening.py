@@ -20,17 +20,27 @@ from sinks.collections import (
     Replication,
     Source,
     open_generation,
+    products_collection,
+    profiles_collection,
     read_generation,
 )
 from sinks.generations import change_generation, list_generations, served_generation
 from sinks.identity import PointIds
+from sinks.retry import RetryPolicy, until_answered
 from streams.generations import as_folded, generation_in_force, group_of, overruled
 from streams.groups import set_offsets
 from streams.kafka import answered, connect_admin
 from streams.rules import recorded_fold
 from streams.secret import read_secret
 from streams.settings import Settings
-from streams.topics import MisconfiguredTopics, Topic, ensure_topics, first_offsets, offsets_at
+from streams.topics import (
+    MisconfiguredTopics,
+    Topic,
+    committed_offsets,
+    ensure_topics,
+    first_offsets,
+    offsets_at,
+)
 
 logger = logging.getLogger("afterglow.opening")
 
@@ -67,6 +77,7 @@ async def open_for_writing(settings: Settings, client: AsyncQdrantClient) -> Ope
     recorded = await read_generation(client, name)
     encoder, model = await _encoder(settings, recorded)
     wanted = new_generation(settings, name, model, ids, await sources_now(settings, topics))
+    await _read_anew_what_is_lost(settings, client, recorded or wanted, topics)
     generation = await open_generation(client, wanted, replication=replication(settings))
     generation = await follow_topics(settings, client, generation, topics)
     for setting, (given, kept) in overruled(settings, generation).items():
@@ -108,6 +119,8 @@ async def open_for_replay(
             f"generation {name!r} is the one that readers see, and live workers keep it up to date: replay into "
             "another one (leave out --generation, or give a new name)"
         )
+    recorded = next((one for one in known if one.name == wanted.name), None)
+    await _read_anew_what_is_lost(settings, client, recorded or wanted, topics)
     generation = await open_generation(client, wanted, replication=replication(settings), serve=False)
     if different := overruled(settings, generation):
         told = ", ".join(f"{setting} = {kept} (here: {given})" for setting, (given, kept) in different.items())
@@ -216,8 +229,8 @@ async def follow_topics(
         if len(found.start) != len(source.start):
             raise MisconfiguredTopics(
                 f"topic {source.topic} has {len(found.start)} partitions, and had {len(source.start)} when generation "
-                f"{generation.name!r} was made: users' events moved to other partitions. Make a new generation: "
-                "`afterglow replay`"
+                f"{generation.name!r} was made: users' events moved, and offsets of two partitions have no "
+                'order. Copy the records into a new topic and replay that: docs/guarantees.md, "Partitions were added"'
             )
         if found.id != source.id:
             made_anew[role] = msgspec.structs.replace(found, earlier=[*source.earlier, source.id])
@@ -233,6 +246,40 @@ async def follow_topics(
         return msgspec.structs.replace(record, sources=sources)
 
     return await change_generation(client, generation.name, follow, replicated=replication(settings).replicated)
+
+
+async def _read_anew_what_is_lost(
+    settings: Settings, client: AsyncQdrantClient, generation: Generation, topics: dict[str, Topic]
+) -> None:
+    """Takes offsets back that are committed for collections which aren't there: somebody lost or deleted them.
+
+    Before they are made again, so that a crash in between repeats it. Raises GroupInUse.
+    """
+    roles: list[str] = []
+    for collection, fed_by in (
+        (profiles_collection(generation.name), ("searches", "purchases")),
+        (products_collection(generation.name), ("products",)),
+    ):
+        if not await until_answered(
+            lambda collection=collection: client.collection_exists(collection),  # type: ignore[misc]
+            doing="a look-up",
+            collection=collection,
+            retry=RetryPolicy(),
+        ):
+            roles += fed_by
+    sources = generation.sources or await sources_now(settings, topics)
+    lost = {sources[role].topic: sources[role].start for role in roles}
+    read = {name: topic for name, topic in topics.items() if name in lost}
+    group = group_of(generation.name)
+    committed = await asyncio.to_thread(
+        lambda: answered(lambda: committed_offsets(settings.kafka, group, read), settings.kafka)
+    )
+    back = {(name, at): lost[name][at] for name, at in committed if at < len(lost[name])}
+    if back:
+        await asyncio.to_thread(set_offsets, settings.kafka, group, back)
+        logger.warning(
+            "event=collections_lost generation=%s reading=%r", generation.name, f"{', '.join(lost)} from the beginning"
+        )
 
 
 async def _encoder(settings: Settings, recorded: Generation | None) -> tuple[EncoderClient, ModelDescription]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer
 from machine import ENVIRONMENT, until
+from qdrant_client import AsyncQdrantClient
 
 pytestmark = pytest.mark.end_to_end
 
@@ -153,6 +155,35 @@ def test_a_worker_waits_until_a_replay_has_left_its_group(environment: Mapping[s
         assert "event=worker_running" not in log.read_text()
         replay.close()
         until(lambda: "event=assigned partitions=[0, 1, 2, 3, 4, 5, 6, 7]" in log.read_text(), 60, log.read_text())
+
+
+def test_what_a_lost_qdrant_held_is_read_anew_from_the_topics(environment: Mapping[str, str], tmp_path: Path) -> None:
+    products, purchases = events()
+    generation = environment["AFTERGLOW_GENERATION"]
+    with started(environment, tmp_path / "encoder.log", "encoder"):
+        with started(environment, tmp_path / "before.log", "worker"):
+            run(environment, "produce", "-", "--topic", "products", "--wait", input_=products)
+            run(environment, "produce", "-", "--topic", "purchases", "--wait", input_=purchases)
+        client = AsyncQdrantClient(
+            host=environment["AFTERGLOW_QDRANT_ADDRESS"].partition(":")[0],
+            grpc_port=int(environment["AFTERGLOW_QDRANT_ADDRESS"].partition(":")[2]),
+            prefer_grpc=True,
+            check_compatibility=False,
+        )
+
+        async def lose() -> None:
+            for collection in ("profiles", "products", "statistics"):
+                assert await client.delete_collection(f"{collection}--{generation}")
+            await client.close()
+
+        asyncio.run(lose())
+        with started(environment, tmp_path / "after.log", "worker"):
+            run(environment, "produce", "-", "--topic", "purchases", "--wait", input_=purchases.splitlines()[0])
+            verdict = json.loads(run(environment, "verify", "--json"))
+            assert (verdict["users"], verdict["events"], verdict["different"]) == (30, 301, 0)
+            status = json.loads(run(environment, "status", "--json"))
+            assert status["qdrant"]["products"]["count"] == 20
+        assert "event=collections_lost" in (tmp_path / "after.log").read_text()
 
 
 def test_up_starts_only_what_has_no_address(environment: Mapping[str, str], tmp_path: Path) -> None:
