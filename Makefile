@@ -27,7 +27,7 @@ test: install
 	$(BIN)/python -m pytest
 
 soak: install
-	PYTHONPATH=tests $(BIN)/python -m faults.soak --seeds 0-99 --at-once 2 --results tests/faults/soak-results.md
+	PYTHONPATH=tests $(BIN)/python -m faults.soak --seeds 0-99 --keep-going --results tests/faults/soak-results.md
 
 lint: install
 	$(BIN)/ruff check .

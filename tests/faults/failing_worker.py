@@ -145,8 +145,9 @@ def _around(
 
 
 def shift_clock(seconds: int) -> None:
-    """What Afterglow reads from a host's wrong clock. Not `time.time`: gRPC's deadlines are made with it, for a clock
-    of its own that can't be shifted here.
+    """Whoever reads the time of day by `time.time_ns`, as all of Afterglow does, reads one that is off by so much.
+
+    Not `time.time`: gRPC reckons its deadlines by it, and judges them by the host's clock, which is right here.
     """
     time_ns = time.time_ns
     time.time_ns = lambda: time_ns() + seconds * 1_000_000_000
