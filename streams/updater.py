@@ -65,7 +65,7 @@ class RefreshRules:
 class Batch:
     """Records made ready to fold: understood, grouped by user, their texts encoded."""
 
-    events: dict[str, list[_Understood]] = field(default_factory=lambda: defaultdict(list))  # by point id
+    events: dict[str, list[_Understood]] = field(default_factory=dict)  # by point id
     dead: list[DeadLetter] = field(default_factory=list)
 
 
@@ -157,6 +157,7 @@ class Updater:
         can ever take it. Waits out an encoding worker that is away or busy.
         """
         batch = Batch()
+        users: dict[str, list[_Understood]] = defaultdict(list)
         queries: dict[str, list[_Understood]] = defaultdict(list)
         titles: dict[str, list[_Understood]] = defaultdict(list)
         for record in records:
@@ -166,11 +167,12 @@ class Updater:
                 batch.dead.append(dead_letter(record, refusal))
                 continue
             event = understood.event
-            batch.events[self._ids.user(event.user_id)].append(understood)
+            users[event.user_id].append(understood)
             if understood.query:
                 queries[understood.query].append(understood)
             elif isinstance(event, Purchase) and event.title and clean(event.title):
                 titles[event.title].append(understood)
+        batch.events = {self._ids.user(user_id): events for user_id, events in users.items()}
         for texts, kind in ((queries, TextKind.QUERY), (titles, TextKind.PRODUCT)):
             if texts:
                 vectors = await self._encoder.encode(list(texts), kind)
