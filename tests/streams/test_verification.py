@@ -17,11 +17,14 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine import afterglow, afterglow_json, running
+from msgspec.structs import replace as replace_field
 from qdrant_client import models
 from recomputation import judged
 
+from sinks.collections import Generation
 from sinks.connection import connect
 from sinks.derivation import DerivationRules, Taste, derive
+from sinks.generations import change_generation
 from sinks.identity import PointIds
 from sinks.ledgers import Debt, Ledger, ProfileState, add_log_weights, decode_state, encode_state
 from sinks.points import NO_ITEMS, StoredProfile, WireValue, wire_value
@@ -383,6 +386,21 @@ async def do_damage(qdrant: str, points: list[str]) -> None:
         await client.close()
 
 
+async def begin_later(qdrant: str, *, by: int) -> None:
+    """Has the record say that the generation begins so many purchases later in each partition."""
+
+    def change(record: Generation) -> Generation:
+        purchases = record.sources["purchases"]
+        moved = replace_field(purchases, start=[offset + by for offset in purchases.start])
+        return replace_field(record, sources={**record.sources, "purchases": moved})
+
+    client = connect(qdrant)
+    try:
+        await change_generation(client, "main", change)
+    finally:
+        await client.close()
+
+
 @pytest.mark.end_to_end
 def test_a_shop_is_verified_and_a_damaged_profile_is_named(tmp_path: Path):
     data = tmp_path / "data"
@@ -398,6 +416,14 @@ def test_a_shop_is_verified_and_a_damaged_profile_is_named(tmp_path: Path):
         assert (first["users"], first["different"], first["not_understood"]) == (24, 0, 0)
         assert first["events"] > 600, "duplicates are read as well"
 
+        addresses = read_addresses(data)
+        asyncio.run(begin_later(addresses.qdrant, by=1))
+        later = afterglow_json(data, "verify", code=1)
+        assert later["events"] == first["events"] - 8, "one a partition is older than the generation"
+        assert later["different"] > 0, "and is in profiles all the same"
+        assert all("purchases: " in difference["what"][0] for difference in later["differences"])
+        asyncio.run(begin_later(addresses.qdrant, by=-1))
+
         send("late", "products")
         settled = afterglow_json(data, "verify")
         assert settled["different"] == 0
@@ -410,7 +436,6 @@ def test_a_shop_is_verified_and_a_damaged_profile_is_named(tmp_path: Path):
         assert renamed["different"] == 0, "what a product was called when it was bought is no loss"
         assert renamed["not_comparable"]["a sum with a product whose text has changed"] > 0
 
-        addresses = read_addresses(data)
         ids = PointIds(bytes.fromhex(Path(addresses.secret_file).read_text()))
         points = [ids.user(user) for user in ("user-7", "user-8", "user-9", "user-10")]
         asyncio.run(do_damage(addresses.qdrant, points))
