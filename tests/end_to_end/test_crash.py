@@ -15,6 +15,7 @@ from stored import differences, profiles_of
 
 pytestmark = pytest.mark.end_to_end
 
+
 def folded(data_dir: Path) -> tuple[int, int]:
     """Purchases and searches that are in the stored profiles."""
     states = profiles_of(data_dir, USERS).values()

@@ -128,7 +128,7 @@ async def test_a_topic_made_anew(stream: Stream) -> None:
 
 async def test_partitions_added(stream: Stream) -> None:
     stream.admin.create_partitions([NewPartitions(stream.name, 3)])[stream.name].result()
-    with pytest.raises(TopicChanged, match="went from 2 to 3 partitions: users' events moved. Copy"):
+    with pytest.raises(TopicChanged, match=r"went from 2 to 3 partitions: users' events moved\. Copy"):
         await stream.continuity.check()
 
 
