@@ -17,6 +17,7 @@ from streams.kafka import connect_admin
 from streams.producer import EventProducer
 from streams.settings import Settings
 from streams.topics import describe, ensure_topics
+from streams.verification.log import Reader
 from streams.verification.sources import Unverifiable, ends_of, users_topics
 
 pytestmark = pytest.mark.end_to_end
@@ -60,6 +61,10 @@ def test_a_generation_is_judged_from_where_it_begins_and_what_its_group_has_comm
     generation = generation_of(settings, purchases=changed(generation.sources["purchases"], start=start))
     _, topic = users_topics(settings, generation)
     assert (topic.name, topic.start, topic.committed) == (settings.topics.purchases, tuple(start), tuple(start))
+    read = []
+    with Reader(settings.kafka, topic.name, partition, topic.start[partition]) as reader:
+        reader.read(5, lambda message: read.append(message.offset()))
+    assert read == [2, 3, 4]
 
     set_offsets(settings.kafka, group_of(generation.name), {(topic.name, partition): 4})
     searches, topic = users_topics(settings, generation)
