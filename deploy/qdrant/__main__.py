@@ -1,19 +1,22 @@
 """`python -m deploy.qdrant --data-dir DIR [--port P] [--address-file FILE]`: serve until SIGTERM or SIGINT.
 
 Prints nothing to stdout; logs to stderr. Exit codes: 0 stopped, 1 couldn't serve (folder in use or unreadable, port
-taken: stderr says which), 2 usage.
+taken, disk full: stderr says which), 2 usage.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
 
 from deploy.qdrant.compaction import keep_compact
+from deploy.qdrant.refusals import EngineFailed
 from deploy.qdrant.server import start
 from deploy.qdrant.shards import Catalogue, FolderInUse, UnreadableFolder, replace_file
 
@@ -34,11 +37,19 @@ def main() -> int:
     except (FolderInUse, UnreadableFolder, OSError, RuntimeError) as error:
         sys.stderr.write(f"embedded Qdrant: {error}\n")
         return 1
+    except EngineFailed as error:
+        with contextlib.suppress(OSError):  # the log's disk may be the full one
+            sys.stderr.write(f"embedded Qdrant: ends, since it can't write: {error}\n")
+            sys.stderr.flush()
+        os._exit(1)  # at once, as by kill -9: nothing of what failed may be flushed
     return 0
 
 
 async def serve(data_dir: Path, port: int, address_file: Path | None) -> None:
-    """Serve until a signal; then finish what is under way, flush, and give the folder back."""
+    """Serve until a signal; then finish what is under way, flush, and give the folder back.
+
+    Raises EngineFailed, without any of that.
+    """
     catalogue = Catalogue(data_dir)
     try:
         server, points, bound = await start(catalogue, port)
@@ -51,15 +62,23 @@ async def serve(data_dir: Path, port: int, address_file: Path | None) -> None:
         if address_file is not None:
             replace_file(address_file, f"127.0.0.1:{bound}\n".encode())
         stopped = asyncio.create_task(stopping.wait())
-        await asyncio.wait({stopped, compacting}, return_when=asyncio.FIRST_COMPLETED)
+        failing = asyncio.create_task(points.failure())
+        await asyncio.wait({stopped, compacting, failing}, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            raise EngineFailed(failing.result())
+        if compacting.done() and (error := compacting.exception()) is not None:
+            raise EngineFailed(str(error)) from error
         await server.stop(GRACE_SECONDS)
         await points.finish_writes()
         stopped.cancel()
-        if compacting.done():
-            compacting.result()
+        failing.cancel()
         compacting.cancel()
-    finally:
+    except EngineFailed:
+        raise
+    except BaseException:
         await catalogue.close()
+        raise
+    await catalogue.close()
 
 
 if __name__ == "__main__":

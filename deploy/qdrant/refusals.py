@@ -57,6 +57,17 @@ def unserved(what: str) -> Refused:
     )
 
 
+class EngineFailed(Exception):
+    """The engine can't go on in this process, as after a full disk; what it has acknowledged is in its log of writes,
+    and the next start applies it.
+    """
+
+
+def is_for_good(error: Exception) -> bool:
+    """Whether the engine refuses every further write of a collection, until it is opened anew."""
+    return "Not recovered from previous error" in str(error)
+
+
 def from_engine(error: Exception) -> Refused:
     """The engine raises bare `Exception`: only its words tell bad input from a fault of its own."""
     message = str(error)

@@ -178,6 +178,13 @@ class Points(_Unserved):
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._writes: set[asyncio.Task[int]] = set()
+        self._failed = asyncio.Event()
+        self._failure = ""
+
+    async def failure(self) -> str:
+        """Why the engine can't go on in this process, as soon as that is so."""
+        await self._failed.wait()
+        return self._failure
 
     async def finish_writes(self) -> None:
         """Returns when every write under way is done."""
@@ -191,7 +198,13 @@ class Points(_Unserved):
 
     async def _finished(self, write: Awaitable[int]) -> int:
         async def whole() -> int:
-            return await write
+            try:
+                return await write
+            except Exception as error:
+                if refusals.is_for_good(error):
+                    self._failure = str(error)
+                    self._failed.set()
+                raise
 
         task = asyncio.create_task(whole())
         self._writes.add(task)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import resource
 import signal
 import sys
 import time
@@ -80,6 +81,17 @@ class Embedded:
     def signal(self, number: int) -> None:
         assert self._child is not None
         os.kill(self._child.pid, number)
+
+    @property
+    def exit_code(self) -> int | None:
+        assert self._child is not None
+        return self._child.exit_code
+
+    def fill_the_disk(self) -> None:
+        """No file of this process can grow any more, its log included, as on a disk without room."""
+        assert self._child is not None
+        _, most = resource.prlimit(self._child.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._child.pid, resource.RLIMIT_FSIZE, (1, most))
 
     def bytes_on_disk(self) -> int:
         total = 0
@@ -358,6 +370,31 @@ async def test_kill_9_loses_nothing_acknowledged(embedded: Embedded) -> None:
     assert stored.keys() == acknowledged.keys()
     older = {key for key, version in acknowledged.items() if stored[key] < version}
     assert older == set()
+
+
+async def test_a_full_disk_ends_it_and_loses_nothing_acknowledged(embedded: Embedded) -> None:
+    """The engine refuses every write after one that failed, until it is opened anew."""
+    client = embedded.async_client()
+    await client.create_collection("p", vectors_config=PROFILE)
+    rng = np.random.default_rng(1)
+    acknowledged: dict[str, int] = {}
+    refused = version = 0
+    while embedded.exit_code is None:
+        version += 1
+        if version == 5:
+            embedded.fill_the_disk()
+        points = [profile(number, version, rng, 3000) for number in range(version, version + 16)]
+        try:
+            await client.upsert("p", points)
+        except grpc.aio.AioRpcError:
+            refused += 1
+        else:
+            acknowledged.update({str(point.id): version for point in points})
+    assert (embedded.exit_code, refused > 0) == (1, True)
+    embedded.start()
+    records = await embedded.async_client().retrieve("p", list(acknowledged), with_payload=["version"])
+    stored = {str(record.id): record.payload["version"] for record in records if record.payload}
+    assert {key for key, version in acknowledged.items() if stored.get(key, 0) < version} == set()
 
 
 async def test_a_conditional_upsert_is_a_compare_and_set(embedded: Embedded) -> None:

@@ -101,9 +101,11 @@ def full(process: Process) -> Iterator[None]:
     """The process can't make any file larger, as on a disk without room."""
     soft, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, hard))
-    yield
-    if process.runs:
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        if process.runs:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def waits_until(condition: Callable[[], bool], timeout_seconds: float = 30.0) -> None:
