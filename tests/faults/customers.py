@@ -49,8 +49,6 @@ class Customers:
         self._recent: list[tuple[str, bytes, bytes]] = []  # topic, key, value of events with an id
         self._n = 0
         self.produced: Counter[str] = Counter()
-        self.deleted: set[str] = set()
-        """Products that were deleted at least once."""
 
     @property
     def events(self) -> int:
@@ -74,7 +72,6 @@ class Customers:
         for product_id in self._chance.choices(list(self._titles), k=number):
             if self._chance.random() < 0.05:
                 producer.delete_product(product_id)
-                self.deleted.add(product_id)
                 self.produced["products"] += 1
             elif self._chance.random() < 0.05:
                 producer.send(self._topics.products, product_id.encode(), b"{")

@@ -139,10 +139,10 @@ class History:
         """How many records are not committed by the group yet, products included."""
         return sum(self.lags().values())
 
-    def lags(self, generation: str = "") -> dict[tuple[str, int], int]:
+    def lags(self) -> dict[tuple[str, int], int]:
         admin, kafka = connect_admin(self.settings.kafka), self.settings.kafka
         topics = {name: topic for name, topic in ensure_topics(self.settings).items() if "dead" not in name}
-        group = group_of(generation or self.name)
+        group = group_of(self.name)
         committed = answered(lambda: committed_offsets(kafka, group, topics), kafka)
         first = answered(lambda: first_offsets(admin, topics), kafka)
         ends = answered(lambda: end_offsets(admin, topics), kafka)
@@ -193,14 +193,14 @@ class History:
     def dead_letters(self) -> list[DeadLetter]:
         return newest(self.settings, 100_000)
 
-    def states(self, generation: str = "") -> Mapping[str, ProfileState]:
+    def states(self) -> Mapping[str, ProfileState]:
         """Every user's profile, by user."""
         ids = PointIds(bytes.fromhex(self.settings.secret_file.read_text()))
         by_point = {ids.user(user): user for user in self.customers.users}
 
         async def read() -> dict[str, ProfileState]:
             client = connected(self.settings)
-            store = ProfileStore(client, profiles_collection(generation or self.name), cached_bytes=0)
+            store = ProfileStore(client, profiles_collection(self.name), cached_bytes=0)
             try:
                 return {by_point[id_]: held.decoded() for id_, held in (await store.load(list(by_point))).items()}
             finally:

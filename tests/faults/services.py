@@ -75,12 +75,6 @@ class Process:
             assert self.runs, f"{self.name} ended: {self.told()}"
             assert wait_until(deadline), f"{self.name} doesn't say {words!r}: {self.told()}"
 
-    def wait_until_it_says_or_ends(self, words: str, timeout_seconds: float = 60.0) -> None:
-        """As `wait_until_it_says`, for one that may well be dead before."""
-        deadline = time.monotonic() + timeout_seconds
-        while self.runs and words not in self.log.read_text():
-            assert wait_until(deadline), f"{self.name} doesn't say {words!r}: {self.told()}"
-
     def wait_for_end(self, timeout_seconds: float = 60.0) -> int:
         """Its exit code, negative for a signal."""
         assert self._child is not None
@@ -92,11 +86,6 @@ class Process:
     def kill(self) -> None:
         if self._child is not None:
             self._child.kill()
-
-    def terminate(self) -> None:
-        """Asks it to drain and end; returns at once."""
-        if self._child is not None:
-            self._child.terminate()
 
     def stop(self) -> None:
         if self._child is not None:

@@ -7,6 +7,7 @@ A seed draws the same events and the same schedule at every run; when exactly th
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import random
@@ -266,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, metavar="FILE", help="where the results are written, as Markdown")
     parser.add_argument("--folder", type=Path, help="keep logs and data here")
     options = parser.parse_args(arguments)
+    logging.getLogger("afterglow.kafka").setLevel(logging.CRITICAL)  # brokers are killed here
     outcomes = []
     with _scratch(options.folder) as folder, running_services(folder.absolute()) as services:
         for seed in options.seeds:
