@@ -132,6 +132,17 @@ def _shorten_fetch_wait() -> None:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, **_OURS})
 
+        async def seek_to_committed(self, *partitions: Any) -> dict[Any, int | None]:
+            """Back to the beginning where nothing is committed yet.
+
+            Faust drops what it fetched while partitions moved, and seeks back; aiokafka (0.14) stays where it is for a
+            partition without a committed offset, or with 0: its first records would never be delivered.
+            """
+            committed: dict[Any, int | None] = await super().seek_to_committed(*partitions)
+            if unread := [at for at, offset in committed.items() if not offset]:
+                await self.seek_to_beginning(*unread)
+            return committed
+
     driver.aiokafka.AIOKafkaConsumer = PromptConsumer
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import faust
 import pytest
+from faust.transport.drivers import aiokafka as driver
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from streams.app import FETCH_WAIT_MS, AgentStopped, create_app
@@ -176,3 +177,40 @@ async def test_an_app_that_is_stopped_fails_nothing_and_leaves_no_folders(
     await asyncio.sleep(0)
     assert heard == []
     assert contents(tmp_path) == []
+
+
+async def test_records_that_were_fetched_while_partitions_moved_are_delivered_again(settings: Settings):
+    """Faust drops them and calls `seek_to_committed`, which left a partition where it was if nothing was committed."""
+    ensure_topics(settings)
+    with EventProducer(settings) as events:
+        for number in range(5):
+            events.search("21", f"query {number}")
+    app_with()
+    consumer = driver.aiokafka.AIOKafkaConsumer(
+        settings.topics.searches,
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        group_id=settings.generation,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    try:
+
+        async def offsets() -> list[int]:
+            found: list[int] = []
+            async with asyncio.timeout(30):
+                while len(found) < 5:
+                    for records in (await consumer.getmany(timeout_ms=500)).values():
+                        found += [record.offset for record in records]
+            return found
+
+        assert await offsets() == [0, 1, 2, 3, 4]
+        await consumer.seek_to_committed()
+        assert await offsets() == [0, 1, 2, 3, 4]
+        (partition,) = {at for at in consumer.assignment() if at.partition == 4}
+        await consumer.commit({partition: 3})
+        await consumer.seek_to_committed()
+        records = await consumer.getmany(timeout_ms=5000)
+        assert [record.offset for record in records[partition]] == [3, 4]
+    finally:
+        await consumer.stop()
