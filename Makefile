@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install test soak lint demo clean
+.PHONY: help install test test-machines test-modules soak lint demo clean
 
 help:
 	@echo "make demo      install, then watch the profiles of a simulated shop form and change"
@@ -23,8 +23,14 @@ install: .venv/installed
 	$(BIN)/python -m deploy.kafka fetch
 	@touch $@
 
-test: install
-	$(BIN)/python -m pytest
+# Two halves of about the same length: `make -j2 test` runs them side by side.
+test: test-machines test-modules
+
+test-machines: install
+	$(BIN)/python -m pytest tests/end_to_end
+
+test-modules: install
+	$(BIN)/python -m pytest --ignore=tests/end_to_end
 
 soak: install
 	PYTHONPATH=tests $(BIN)/python -m faults.soak --seeds 0-99 --keep-going --results tests/faults/soak-results.md
