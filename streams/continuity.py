@@ -56,7 +56,8 @@ class Continuity:
     legitimate once for each assignment.
 
     Not covered: records that Kafka still has and the consumer left out by itself: a gap is not read to see whether any
-    are in it (`streams.app` cures the one case known, and `afterglow verify` finds the loss); a log cut short and grown beyond the old end again between two checks, which takes an unclean leader
+    are in it (`streams.app` cures the one case known, and `afterglow verify` finds the loss); a log cut short and grown
+    beyond the old end again between two checks, which takes an unclean leader
     election.
     """
 

@@ -93,3 +93,11 @@ class Pipeline(Generic[Event, Ready]):
             await self._apply(ready)
             await self._acknowledge(events)
             self._at_work -= 1
+
+
+def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What ended a task group of task groups: a pipeline that failed, and whoever ran beside it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

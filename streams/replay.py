@@ -33,7 +33,7 @@ from streams.groups import LIVE, GroupInUse, members_of, set_offsets
 from streams.kafka import answered, connect_admin
 from streams.keeper import SWEPT_AT_ONCE, Keeper
 from streams.opening import Opened
-from streams.pipeline import Pipeline
+from streams.pipeline import Pipeline, first_failure
 from streams.products import ProductBatch
 from streams.settings import Settings
 from streams.topics import CommittedOffsets, TopicPartition, end_offsets
@@ -171,7 +171,7 @@ class Replay:
                 tasks.create_task(pipeline.run())
                 directing = tasks.create_task(self._direct(pipeline))
         except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_failure(failures) from None
         finally:
             self._stopping = True
             await asyncio.to_thread(self._reader.close)
@@ -309,10 +309,3 @@ class Replay:
     def _tell(self, stage: Stage, until: Mapping[TopicPartition, int], left: int) -> None:
         of = sum(max(0, end - self._start[at]) for at, end in until.items())
         self._report(Progress(stage, of - left, of))
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -36,7 +36,7 @@ from streams.keeper import SWEPT_AT_ONCE, Keeper
 from streams.lag import Waiting, positions, waiting
 from streams.metrics import serve_metrics
 from streams.opening import open_for_writing
-from streams.pipeline import Intake, Pipeline
+from streams.pipeline import Intake, Pipeline, first_failure
 from streams.products import ProductBatch
 from streams.records import Record
 from streams.restart import start_again
@@ -232,7 +232,7 @@ class _Worker:
                 for work in self._work():
                     tasks.create_task(work)
         except BaseExceptionGroup as group:
-            self._fail(_first(group))
+            self._fail(first_failure(group))
 
     def _work(self) -> Sequence[Coroutine[Any, Any, None]]:
         return (
@@ -345,13 +345,6 @@ def _event_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _exit_later(error: BaseException) -> None:
