@@ -1,8 +1,9 @@
 """Guards that what is read is a contiguous part of the very topics that the ledgers are of.
 
 Drivers don't tell. A topic deleted and made anew under a consumer is read on by its name, from wherever the old
-position leads; where retention was faster than the group, the consumer goes on at the first record there is. Either
-way events would be missing, and nobody would know.
+position leads; where retention was faster than the group, the consumer goes on at the first record there is; and a
+driver may have a bug (Faust has dropped what it had fetched while partitions moved). Events would be missing, and
+nobody would know.
 
 What Kafka 4.4 does when a topic is deleted, as tried:
 
@@ -18,21 +19,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from array import array
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Final, TypeAlias, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
 from streams.kafka import KafkaRefused, KafkaUnreachable, answered
+from streams.partition_reader import PartitionReader
 from streams.settings import Kafka
-from streams.topics import Topic, TopicPartition, committed_offsets, describe, end_offsets, first_offsets
+from streams.topics import (
+    CommittedOffsets,
+    Topic,
+    TopicPartition,
+    committed_offsets,
+    describe,
+    end_offsets,
+    first_offsets,
+)
 
 logger = logging.getLogger("afterglow.continuity")
 
 _R = TypeVar("_R")
 _AGAIN_SECONDS: Final = 0.5
 _SAY_EVERY_SECONDS: Final = 30.0
+_PATIENCE_SECONDS: Final = 10.0
+
+Gap: TypeAlias = tuple[int, int]
+"""The first offset that never came, and the next one that did."""
 
 
 class Discontinuity(RuntimeError):
@@ -47,28 +65,41 @@ class Overtaken(Discontinuity):
     """Kafka has deleted records that the group had not read yet."""
 
 
+class LeftOut(Discontinuity):
+    """The consumer has not delivered records that Kafka has."""
+
+
 class Continuity:
     """What one consumer reads, record by record, against what Kafka has.
 
     The argument: ids never come back, so topics that have their ids after a batch was taken had them when its records
-    were read (a broker that lags behind with its metadata may be late by that). An offset left out is legitimate where
-    Kafka still has what comes before it: transactions have markers, and compaction leaves holes. One that goes back is
-    legitimate once for each assignment.
+    were read (a broker that lags behind with its metadata may be late by that). What was left out, from the group's
+    committed offset on, is read by a plain consumer: it may hold marks of transactions and what compaction took away,
+    but no record. An offset that goes back is legitimate once for each assignment.
 
-    Not covered: records that Kafka still has and the consumer left out by itself: a gap is not read to see whether any
-    are in it (`streams.app` cures the one case known, and `afterglow verify` finds the loss); a log cut short and grown
-    beyond the old end again between two checks, which takes an unclean leader
-    election.
+    Not covered: a log cut short and grown beyond the old end again between two checks, which takes an unclean leader
+    election; what Kafka itself does not deliver to either consumer.
     """
 
-    def __init__(self, kafka: Kafka, admin: AdminClient, group: str, topics: Mapping[str, Topic]) -> None:
-        """`topics` as they were when the group's offsets were looked at first: before anything was read."""
+    def __init__(
+        self,
+        kafka: Kafka,
+        admin: AdminClient,
+        group: str,
+        topics: Mapping[str, Topic],
+        starts: Mapping[TopicPartition, int],
+    ) -> None:
+        """`topics` as they were when the group's offsets were looked at first: before anything was read.
+
+        `starts` are the first offsets to be read of partitions that the group has committed nothing of yet.
+        """
         self._kafka = kafka
         self._admin = admin
         self._group = group
         self._topics = topics
+        self._starts = starts
         self._next: dict[TopicPartition, int] = {}
-        self._left_out: dict[TopicPartition, int] = {}  # the lowest offset that never came, until it is explained
+        self._gaps: defaultdict[TopicPartition, list[Gap]] = defaultdict(list)  # not explained yet
         self._returns: dict[TopicPartition, int] = {}
         self._went_back: tuple[TopicPartition, int, int] | None = None
         self._assignments = 0
@@ -78,15 +109,14 @@ class Continuity:
     def assigned(self) -> None:
         """Partitions have moved: the next check compares the committed offsets with what Kafka still has."""
         self._assignments += 1
-        self._next.clear()
 
     def note(self, topic: str, partition: int, offset: int) -> None:
         """To be called for every record, in the order in which they came."""
         at = (topic, partition)
-        expected = self._next.get(at, offset)
+        expected = self._next.get(at, 0)
         self._next[at] = offset + 1
         if offset > expected:
-            self._left_out[at] = min(expected, self._left_out.get(at, expected))
+            self._gaps[at].append((expected, offset))
         elif offset < expected:
             self._returns[at] = self._returns.get(at, 0) + 1
             if self._returns[at] > self._assignments:
@@ -95,29 +125,29 @@ class Continuity:
     async def check(self) -> None:
         """Returns when everything noted until now is known to be contiguous. Waits for a Kafka that is away.
 
-        One round trip where nothing was left out and no partitions moved. Safe to call from several tasks.
+        One round trip where nothing was left out and no partitions moved. Safe to call from several tasks. Where it
+        raises, nothing that was noted since the last check may be acknowledged.
 
         Raises:
             TopicChanged: a topic is gone, made anew, cut short, or has more partitions.
             Overtaken: records were deleted before they were read.
+            LeftOut: records are there, and were not delivered.
             KafkaRefused: Kafka doesn't let us in.
             KafkaException: Kafka refuses the question for good.
         """
         async with self._checking:
-            assignments, left_out = self._assignments, self._left_out
-            self._left_out = {}
-            try:
-                await self._until_answered(left_out, moved=assignments > self._checked_assignments)
-            except BaseException:
-                self._left_out = {**self._left_out, **left_out}
-                raise
+            assignments = self._assignments
+            gaps = {at: tuple(found) for at, found in self._gaps.items()}
+            await self._until_answered(gaps, moved=assignments > self._checked_assignments)
+            for at, explained in gaps.items():
+                del self._gaps[at][: len(explained)]
             self._checked_assignments = assignments
 
-    async def _until_answered(self, left_out: Mapping[TopicPartition, int], *, moved: bool) -> None:
+    async def _until_answered(self, gaps: Mapping[TopicPartition, Sequence[Gap]], *, moved: bool) -> None:
         told = time.monotonic()
         while True:
             try:
-                await asyncio.to_thread(self._ask, left_out, dict(self._next), moved)
+                await asyncio.to_thread(self._ask, gaps, dict(self._next), moved)
             except KafkaRefused:
                 raise
             except KafkaUnreachable as error:
@@ -128,7 +158,9 @@ class Continuity:
             else:
                 return
 
-    def _ask(self, left_out: Mapping[TopicPartition, int], reached: Mapping[TopicPartition, int], moved: bool) -> None:
+    def _ask(
+        self, gaps: Mapping[TopicPartition, Sequence[Gap]], reached: Mapping[TopicPartition, int], moved: bool
+    ) -> None:
         self._compare_topics()
         if self._went_back is not None:
             (topic, partition), expected, offset = self._went_back
@@ -138,15 +170,15 @@ class Continuity:
             )
         try:
             if moved:
-                _once(lambda: check_committed(self._kafka, self._admin, self._group, self._topics), self._kafka)
+                _once(self._check_committed, self._kafka)
                 ends = _once(lambda: end_offsets(self._admin, self._topics), self._kafka)
                 _refuse_beyond(reached, ends, "was read up to")
-            if left_out:
-                self._explain(left_out)
+            if any(gaps.values()):
+                self._explain(gaps)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            if error.args[0].code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._AUTO_OFFSET_RESET):
                 raise
-            raise KafkaUnreachable(str(error)) from error  # deleted meanwhile: the next description says so
+            raise KafkaUnreachable(str(error)) from error  # deleted meanwhile: the next look says so
 
     def _compare_topics(self) -> None:
         found = _once(lambda: describe(self._admin, self._topics), self._kafka)
@@ -165,19 +197,54 @@ class Continuity:
                     'were added"'
                 )
 
-    def _explain(self, left_out: Mapping[TopicPartition, int]) -> None:
-        first = _once(lambda: first_offsets(self._admin, self._topics), self._kafka)
-        if all(first[at] <= offset for at, offset in left_out.items()):
+    def _check_committed(self) -> None:
+        check_committed(self._kafka, self._admin, self._group, self._topics, self._starts)
+
+    def _explain(self, gaps: Mapping[TopicPartition, Sequence[Gap]]) -> None:
+        """Returns where no record is in a gap that the group had to read."""
+        topics = {name: self._topics[name] for name, _ in gaps}
+        # What was committed before it came, by us in an earlier life or by another member, is folded in.
+        committed = _once(lambda: self._committed.of(topics), self._kafka)
+        unread = {at: _beyond(committed.get(at, self._starts.get(at, 0)), found) for at, found in gaps.items()}
+        unread = {at: found for at, found in unread.items() if found}
+        if not unread:
             return
-        # Records from before partitions moved may have come late: what others have committed meanwhile isn't missing.
-        committed = _once(lambda: committed_offsets(self._kafka, self._group, self._topics), self._kafka)
-        missing = {
-            at: (reached, first[at])
-            for at, offset in left_out.items()
-            if (reached := max(offset, committed.get(at, 0))) < first[at]
-        }
-        if missing:
-            raise _overtaken(self._group, missing)
+        first = _once(lambda: first_offsets(self._admin, topics), self._kafka)
+        if gone := {at: (found[0][0], first[at]) for at, found in unread.items() if found[0][0] < first[at]}:
+            raise _overtaken(self._group, gone)
+        if left_out := {at: there for at, found in unread.items() if (there := self._records_in(at, found))}:
+            raise _left_out(self._group, left_out)
+
+    def _records_in(self, at: TopicPartition, gaps: Sequence[Gap]) -> list[int]:
+        """The offsets of the records that Kafka has there."""
+        offsets = array("q")
+
+        def take(message: Message) -> None:
+            offsets.append(message.offset() or 0)
+
+        self._reader.begin(*at, gaps[0][0])
+        until = max(end for _, end in gaps)
+        _once(lambda: self._reader.read(until, take, patience_seconds=_PATIENCE_SECONDS), self._kafka)
+        return sorted(
+            {
+                offset
+                for begin, end in gaps
+                for offset in offsets[bisect_left(offsets, begin) : bisect_left(offsets, end)]
+            }
+        )
+
+    @cached_property
+    def _committed(self) -> CommittedOffsets:
+        return CommittedOffsets(self._kafka, self._group)
+
+    @cached_property
+    def _reader(self) -> PartitionReader:
+        return PartitionReader(self._kafka)
+
+
+def _beyond(offset: int, gaps: Sequence[Gap]) -> list[Gap]:
+    """What of these gaps lies at that offset or after it, the lowest first."""
+    return sorted((max(begin, offset), end) for begin, end in gaps if end > offset)
 
 
 def check_committed(
@@ -236,6 +303,17 @@ def _overtaken(group: str, missing: Mapping[TopicPartition, tuple[int, int]]) ->
         "`afterglow replay` makes a new generation of what the topics still have. To accept the loss instead, stop the "
         f"workers, then: kafka-consumer-groups --bootstrap-server ... --group {group} {resets} --reset-offsets "
         "--to-earliest --execute. And raise retention.ms of these topics"
+    )
+
+
+def _left_out(group: str, there: Mapping[TopicPartition, Sequence[int]]) -> LeftOut:
+    told = ", ".join(
+        f"{topic} partition {partition} offsets {offsets[0]:,} to {offsets[-1]:,} ({len(offsets):,} records)"
+        for (topic, partition), offsets in sorted(there.items())
+    )
+    return LeftOut(
+        f"the consumer of group {group} left out records that Kafka has: {told}. Nothing after them was acknowledged: "
+        "start again, and they are read. Please report it"
     )
 
 

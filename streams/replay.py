@@ -115,7 +115,7 @@ class Replay:
         }
         self._partitions: frozenset[int] = frozenset()  # of searches and purchases, this process's
         self._stopping = False
-        self._continuity = Continuity(settings.kafka, self._admin, self._group, self._topics)
+        self._continuity = Continuity(settings.kafka, self._admin, self._group, self._topics, self._start)
         self._keeper = Keeper(
             # However few the users of a window: candidates come when all is folded in.
             msgspec.structs.replace(

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -43,7 +43,7 @@ from streams.restart import start_again
 from streams.secret import NoSecret
 from streams.settings import Settings
 from streams.stalls import StallWatch, watch_for_stalls
-from streams.topics import MisconfiguredTopics, TopicPartition
+from streams.topics import MisconfiguredTopics, Topic, TopicPartition
 from streams.updater import Batch
 
 logger = logging.getLogger("afterglow.worker")
@@ -138,8 +138,11 @@ class _Worker:
             retry=RetryPolicy(on_retry=self._hindered),
         )
         await self._keeper.start()
-        await asyncio.to_thread(self._check_committed)
-        self._continuity = Continuity(settings.kafka, self._admin, self._group, opened.topics)
+        sources = opened.generation.sources.values()
+        read = {source.topic: opened.topics[source.topic] for source in sources}
+        starts = {(source.topic, at): offset for source in sources for at, offset in enumerate(source.start)}
+        await asyncio.to_thread(self._check_committed, read, starts)
+        self._continuity = Continuity(settings.kafka, self._admin, self._group, opened.topics, starts)
         if port := settings.worker.metrics_port:
             try:
                 serve_metrics(
@@ -156,11 +159,8 @@ class _Worker:
         self._assemble()
         await self._wait_for_group()
 
-    def _check_committed(self) -> None:
+    def _check_committed(self, topics: Mapping[str, Topic], starts: Mapping[TopicPartition, int]) -> None:
         """Where retention was faster than the group, Faust would go on at the first record there is."""
-        sources = self._opened.generation.sources.values()
-        topics = {source.topic: self._opened.topics[source.topic] for source in sources}
-        starts = {(source.topic, at): offset for source in sources for at, offset in enumerate(source.start)}
         kafka = self._settings.kafka
         answered(lambda: check_committed(kafka, self._admin, self._group, topics, starts), kafka)
 

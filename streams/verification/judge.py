@@ -25,6 +25,7 @@ from sinks.identity import PointIds
 from sinks.ledgers import Ledger, ProfileState, decode_state
 from sinks.points import StoredProfile
 from streams.generations import as_folded, connected
+from streams.partition_reader import PartitionReader
 from streams.profiles import FoldRules
 from streams.rules import derivation_rules, fold_rules, refresh_rules, weights
 from streams.secret import read_secret
@@ -38,7 +39,7 @@ from streams.verification.comparison import (
     has_these_interests,
     is_derived,
 )
-from streams.verification.log import EventLog, Reader
+from streams.verification.log import EventLog
 from streams.verification.recomputation import Event, recompute
 from streams.verification.sources import Unverifiable, UsersTopic, ends_of, users_topics
 from streams.verification.stored import PAGE, StoredProfiles
@@ -248,8 +249,9 @@ class _Judge:
             for side, topic in enumerate(self._topics):
                 if partition >= len(topic.start):
                     continue
-                reader = Reader(self._settings.kafka, topic.name, partition, topic.start[partition])
-                readers.append(stack.enter_context(reader))
+                reader = stack.enter_context(PartitionReader(self._settings.kafka))
+                reader.begin(topic.name, partition, topic.start[partition])
+                readers.append(reader)
                 logs.append(
                     EventLog(
                         searches=side == 0,
@@ -260,7 +262,7 @@ class _Judge:
                 )
             ends = await asyncio.to_thread(self._ends, partition)
             for log, reader in zip(logs, readers, strict=True):
-                await asyncio.to_thread(reader.read, ends[reader.topic], log.take, self._count)
+                await asyncio.to_thread(reader.read, ends[reader.topic], log.take, report=self._count)
             of_users = [dict(zip(log.points, range(len(log.points)), strict=True)) for log in logs]
             users = {point for log in logs for point in log.points}
             # Other profiles of these users: in another partition by their other ledger, or newer than the look above.
@@ -275,7 +277,7 @@ class _Judge:
                 until = max((applied.offset + 1 for applied in at if applied.partition == partition), default=0)
                 if until > reader.position:
                     end = (await asyncio.to_thread(self._ends, partition))[reader.topic]
-                    await asyncio.to_thread(reader.read, min(until, end), log.take, self._count)
+                    await asyncio.to_thread(reader.read, min(until, end), log.take, report=self._count)
         for point in sorted(states.keys() - users):
             self._judge_absent(point, decode_state(states[point]))
         for log in logs:

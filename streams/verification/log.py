@@ -1,73 +1,22 @@
-"""One partition of a topic of users' events, read into columns: some fifty bytes an event.
-
-A plain consumer is assigned the partition: it joins no group, and commits nothing.
-"""
+"""One partition of a topic of users' events, read into columns: some fifty bytes an event."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
 from hashlib import blake2b
-from types import TracebackType
 from typing import Final
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from encoders.text import clean, normalise
 from streams.events import InvalidEvent, Search, check_key, decode_purchase, decode_search
-from streams.kafka import client_config
-from streams.settings import Kafka
 from streams.updater import Weights
 from streams.verification.recomputation import Contribution, Event
 
-_AT_ONCE: Final = 5000
-_POLL_SECONDS: Final = 0.1  # it waits so long for a full batch, at the end of a partition too
 _NONE: Final = -1
-
-
-class Reader:
-    """Reads one partition of one topic from offset `start`, on and on; a context manager."""
-
-    def __init__(self, kafka: Kafka, topic: str, partition: int, start: int) -> None:
-        config = {
-            **client_config(kafka),
-            "group.id": "afterglow-verify",  # required, and never joined
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-        }
-        self.topic, self.partition = topic, partition
-        self.position = start
-        self._consumer = Consumer(config)
-        self._consumer.assign([TopicPartition(topic, partition, start)])
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._consumer.close()
-
-    def read(self, until: int, take: Callable[[Message], None], report: Callable[[int], None] = lambda _: None) -> None:
-        """Hands over every record from where it stands up to offset `until`, exclusive. Raises KafkaException."""
-        while self.position < until:
-            before = self.position
-            for message in self._consumer.consume(_AT_ONCE, _POLL_SECONDS):
-                error = message.error()
-                offset = message.offset()
-                if error is None:
-                    take(message)
-                    assert offset is not None
-                    self.position = offset + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    # Nothing lies before `offset`: what is missing there was compacted away, or no record.
-                    self.position = max(self.position, offset or 0)
-                elif not error.retriable():
-                    raise KafkaException(error)
-            report(self.position - before)
 
 
 class EventLog:

@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from streams import continuity
-from streams.continuity import Continuity, Overtaken, TopicChanged, check_committed
+from streams.continuity import Continuity, LeftOut, Overtaken, TopicChanged, check_committed
 from streams.groups import set_offsets
 from streams.kafka import answered, connect_admin
 from streams.settings import Settings
@@ -30,7 +30,8 @@ class Stream:
         self.group = f"afterglow-{settings.generation}"
         self.create()
         answered(lambda: committed_offsets(self.kafka, self.group, self.topics), self.kafka)  # now it has a coordinator
-        self.continuity = Continuity(self.kafka, self.admin, self.group, self.topics)
+        starts = {(self.name, partition): 0 for partition in range(2)}
+        self.continuity = Continuity(self.kafka, self.admin, self.group, self.topics, starts)
 
     def create(self) -> None:
         self.admin.create_topics([NewTopic(self.name, 2, 1)])[self.name].result()
@@ -162,6 +163,41 @@ async def test_a_transactions_markers_are_no_gap(stream: Stream) -> None:
     await stream.continuity.check()
 
 
+@pytest.mark.parametrize(
+    ("committed", "delivered", "left_out"),
+    [
+        (0, [2, 3], "offsets 0 to 1 (2 records)"),  # nothing is committed yet
+        (3, [5, 6], "offsets 3 to 4 (2 records)"),
+        (3, [3, 4, 8], "offsets 5 to 7 (3 records)"),
+        (3, [1, 2, 3, 6, 8], "offsets 4 to 7 (3 records)"),  # what is between is no gap
+    ],
+)
+async def test_records_that_were_left_out(committed: int, delivered: list[int], left_out: str, stream: Stream) -> None:
+    stream.produce(10)
+    if committed:
+        stream.commit(committed)
+    stream.continuity.assigned()
+    stream.note(delivered)
+    for _ in range(2):
+        with pytest.raises(LeftOut) as told:
+            await stream.continuity.check()
+        assert str(told.value) == (
+            f"the consumer of group {stream.group} left out records that Kafka has: {stream.name} partition 0 "
+            f"{left_out}. Nothing after them was acknowledged: start again, and they are read. Please report it"
+        )
+
+
+async def test_a_gap_in_a_partition_that_was_somebody_elses_meanwhile(stream: Stream) -> None:
+    stream.produce(10)
+    stream.note([0, 1])
+    stream.continuity.assigned()
+    stream.commit(5)
+    stream.continuity.assigned()
+    stream.note([7])
+    with pytest.raises(LeftOut, match=r"offsets 5 to 6 \(2 records\)"):
+        await stream.continuity.check()
+
+
 async def test_what_others_committed_meanwhile_is_no_gap(stream: Stream) -> None:
     stream.produce(10)
     stream.note([0, 1])
@@ -187,6 +223,7 @@ async def test_records_come_again_once_after_each_assignment(stream: Stream) -> 
 
 async def test_records_that_go_back_by_themselves(stream: Stream) -> None:
     stream.produce(10)
+    stream.commit(5)
     stream.note([5, 6])
     stream.note([0])
     with pytest.raises(TopicChanged, match=r"went back from offset 7 to 0 in partition 0, .* it was cut short\. New"):
@@ -196,7 +233,7 @@ async def test_records_that_go_back_by_themselves(stream: Stream) -> None:
 async def test_more_was_read_than_there_is(stream: Stream) -> None:
     stream.produce(3)
     stream.continuity.assigned()
-    stream.note([5])
+    stream.note([0, 1, 2, 3, 4, 5])
     with pytest.raises(TopicChanged, match="was read up to offset 6 in partition 0, and ends at 3: it was cut short"):
         await stream.continuity.check()
 
@@ -215,8 +252,8 @@ async def test_a_kafka_that_is_away_is_waited_for(stream: Stream, monkeypatch: p
 
 
 async def test_two_tasks_may_check_at_once(stream: Stream) -> None:
-    stream.produce(4)
-    stream.note([0, 3])
+    stream.produce(2, transactions=2)
+    stream.note([0, 1, 3])
     await asyncio.gather(*(stream.continuity.check() for _ in range(4)))
 
 

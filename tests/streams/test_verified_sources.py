@@ -14,10 +14,10 @@ from sinks.collections import Generation, Model, Source
 from streams.generations import group_of
 from streams.groups import set_offsets
 from streams.kafka import connect_admin
+from streams.partition_reader import PartitionReader
 from streams.producer import EventProducer
 from streams.settings import Settings
 from streams.topics import describe, ensure_topics
-from streams.verification.log import Reader
 from streams.verification.sources import Unverifiable, ends_of, users_topics
 
 pytestmark = pytest.mark.end_to_end
@@ -62,7 +62,8 @@ def test_a_generation_is_judged_from_where_it_begins_and_what_its_group_has_comm
     _, topic = users_topics(settings, generation)
     assert (topic.name, topic.start, topic.committed) == (settings.topics.purchases, tuple(start), tuple(start))
     read = []
-    with Reader(settings.kafka, topic.name, partition, topic.start[partition]) as reader:
+    with PartitionReader(settings.kafka) as reader:
+        reader.begin(topic.name, partition, topic.start[partition])
         reader.read(5, lambda message: read.append(message.offset()))
     assert read == [2, 3, 4]
 
