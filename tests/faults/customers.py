@@ -45,6 +45,8 @@ class Customers:
         self._titles = {f"p{n}": f"{style} {noun}" for n, (style, noun) in enumerate(_pairs())}
         self._unknown = list(self._titles)
         self._chance.shuffle(self._unknown)
+        self.known: set[str] = set()
+        """Products that were announced, and not deleted since."""
         self._ts = START
         self._recent: list[tuple[str, bytes, bytes]] = []  # topic, key, value of events with an id
         self._n = 0
@@ -72,6 +74,7 @@ class Customers:
         for product_id in self._chance.choices(list(self._titles), k=number):
             if self._chance.random() < 0.05:
                 producer.delete_product(product_id)
+                self.known.discard(product_id)
                 self.produced["products"] += 1
             elif self._chance.random() < 0.05:
                 producer.send(self._topics.products, product_id.encode(), b"{")
@@ -128,6 +131,7 @@ class Customers:
             self._recent.append((topic, user.encode(), _encoded(event)))
 
     def _product(self, producer: EventProducer, product_id: str) -> None:
+        self.known.add(product_id)
         price = round(self._chance.uniform(1.0, 100.0), 2)
         producer.produce(Product(product_id, self._titles[product_id], price=price))
         self.produced["products"] += 1

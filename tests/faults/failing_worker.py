@@ -1,8 +1,8 @@
-"""A worker that gets a signal in the middle of a step, or has a wrong clock: `python -m faults.failing_worker worker`.
+"""A worker killed in a step, with a wrong clock or a bad consumer: `python -m faults.failing_worker worker`.
 
 `TEST_FAILPOINT=STEP:N[:SIGNAL]` sends it SIGKILL (or another signal) when it comes to that step for the N-th time.
-`TEST_CLOCK_SHIFT_SECONDS` is added to what its clock says. Nothing of this is in Afterglow itself: the functions of the
-steps are wrapped here.
+`TEST_CLOCK_SHIFT_SECONDS` is added to what its clock says. `TEST_LEAVES_OUT=N` has Faust deliver the N-th record to
+nobody. Nothing of this is in Afterglow itself: its functions are wrapped here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import streams.keeper
 from sinks.profiles import ProfileStore
 from streams.commands import main
 from streams.keeper import Keeper
-from streams.pipeline import Pipeline
+from streams.pipeline import Intake, Pipeline
 from streams.producer import EventProducer
 from streams.updater import Updater
 
@@ -153,10 +153,25 @@ def shift_clock(seconds: int) -> None:
     time.time_ns = lambda: time_ns() + seconds * 1_000_000_000
 
 
+def leave_out(number: int) -> None:
+    """The agents hand over every event but that one."""
+    put = Intake.put
+    seen = 0
+
+    async def put_but_one(intake: Intake[Any], event: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen != number:
+            await put(intake, event)
+
+    Intake.put = put_but_one  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     if given := os.environ.get("TEST_FAILPOINT"):
         step, number, *name = given.split(":")
         assert step in STEPS, step
         wrap(Failpoint(step, int(number), signal.Signals[name[0]] if name else signal.SIGKILL))
     shift_clock(int(os.environ.get("TEST_CLOCK_SHIFT_SECONDS", "0")))
+    leave_out(int(os.environ.get("TEST_LEAVES_OUT", "0")))
     main()

@@ -29,6 +29,7 @@ from streams.topics import committed_offsets, end_offsets, ensure_topics, first_
 from streams.verification.judge import Verdict, verify
 
 FOLDED_SECONDS: Final = 120.0
+SETTLED_SECONDS: Final = 30.0
 
 
 class History:
@@ -76,11 +77,14 @@ class History:
         """The next events go by a new one, which knows nothing of the topics yet."""
         self._producer = None
 
-    def worker(self, *, failpoint: str = "", clock_shift_seconds: int = 0, **settings: str) -> Process:
+    def worker(
+        self, *, failpoint: str = "", clock_shift_seconds: int = 0, leaves_out: int = 0, **settings: str
+    ) -> Process:
         """One more worker, started; it is ready a few seconds later.
 
         With `failpoint` ("STEP:N:SIGNAL", see `faults.failing_worker`) it gets that signal at the N-th time it comes to
-        that step; with `clock_shift_seconds` its clock is wrong by so much.
+        that step; with `clock_shift_seconds` its clock is wrong by so much; with `leaves_out` the so-manieth record is
+        not delivered to it.
         """
         own = {
             **self.services.environment,
@@ -88,11 +92,12 @@ class History:
             **{f"AFTERGLOW_{variable}": value for variable, value in settings.items()},
         }
         module = "streams"
-        if failpoint or clock_shift_seconds:
+        if failpoint or clock_shift_seconds or leaves_out:
             module = "faults.failing_worker"
             own["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
             own["TEST_FAILPOINT"] = failpoint
             own["TEST_CLOCK_SHIFT_SECONDS"] = str(clock_shift_seconds)
+            own["TEST_LEAVES_OUT"] = str(leaves_out)
         name = f"{self.name}-worker-{len(self.workers) + 1}"
         process = Process(
             name,
@@ -208,6 +213,16 @@ class History:
 
         return asyncio.run(read())
 
+    def waiting_in_vain(self) -> dict[str, set[str]]:
+        """Who waits for products that are known, and goes on waiting: users, and what for."""
+        deadline = time.monotonic() + SETTLED_SECONDS
+        while True:
+            known = self.customers.known
+            waiting = {user: there for user, state in self.states().items() if (there := state.pending & known)}
+            if not waiting or time.monotonic() > deadline:
+                return waiting
+            time.sleep(0.2)
+
     def told(self) -> str:
         """The end of every worker's log."""
         return "\n".join(f"--- {worker.name}\n{worker.told()}" for worker in self.workers)
@@ -253,6 +268,7 @@ def problems(history: History, verdict: Verdict) -> list[str]:
     letters = {(letter.topic, letter.partition, letter.offset) for letter in history.dead_letters()}
     if len(letters) != customers.poison + customers.produced["poisoned products"]:
         found.append(f"{len(letters)} dead letters of {customers.poison} and {customers.produced['poisoned products']}")
+    found += [f"user {user} waits in vain for {products}" for user, products in history.waiting_in_vain().items()]
     return found
 
 
