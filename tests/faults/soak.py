@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,13 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from faults.failing_worker import STEPS
 from faults.history import History, problems, running_history
 from faults.proxy import Fault, Kind
 from faults.services import Process, Services, running_services
 
 FROZEN_SECONDS: Final = 7.5  # a session is 6 s
-STEPS: Final = (8, 14)  # of a history, at least and at most
-PAUSE_SECONDS: Final = 0.6  # between steps, at most
+WAVES: Final = (8, 14)  # of events in a history, at least and at most; every other one meets a fault
+PAUSE_SECONDS: Final = 0.6  # between waves, at most
 WORKERS: Final = 3  # at most
 
 
@@ -41,16 +43,16 @@ class Outcome(NamedTuple):
 
 
 class Script:
-    """What happens in one history, one step after the other."""
+    """What happens in one history, one thing after the other."""
 
     def __init__(self, history: History, services: Services, seed: int) -> None:
         self._history = history
         self._services = services
         self._chance = random.Random(f"faults {seed}")
         self._frozen: list[tuple[float, Process]] = []
+        self._ended: list[Process] = []  # workers that were killed or stopped
+        self._doomed: list[Process] = []  # workers that kill themselves at a step
         self.faults: Counter[str] = Counter()
-        self.ended: list[Process] = []
-        """Workers that were killed or stopped."""
 
     def run(self) -> None:
         """Ends with everything that was produced still to be waited for."""
@@ -62,36 +64,53 @@ class Script:
         if self._chance.random() < 0.8:  # else faults begin while workers start
             self._history.wait_until_some_are_folded()
         faults = self._drawn()
-        for step in range(self._chance.randint(*STEPS)):
+        for wave in range(self._chance.randint(*WAVES)):
             self._events()
             self._wake_who_slept()
-            if step % 2 == 0:
-                faults[step // 2 % len(faults)]()
+            if wave % 2 == 0:
+                faults[wave // 2 % len(faults)]()
             time.sleep(self._chance.uniform(0.1, PAUSE_SECONDS))
         self._history.fault = None
         self._history.announce()
         for until, process in self._frozen:
             time.sleep(max(0.0, until - time.monotonic()))
             process.wake()
+        self._frozen.clear()
         self._services.heal()
-        if not any(worker.runs for worker in self._history.workers):
-            self._history.worker()
+        # Whoever is doomed may die only now, of what comes last.
+        self._history.worker()
+
+    def gave_up(self) -> list[Process]:
+        """Workers that ended by themselves."""
+        return [
+            worker
+            for worker in self._history.workers
+            if not worker.runs
+            and worker not in self._ended
+            and not (worker in self._doomed and worker.exit_code == -signal.SIGKILL)
+        ]
 
     def _drawn(self) -> list[Callable[[], None]]:
         """The faults of this history, in their order: few kinds that come again and again, or many once."""
         weighted: list[tuple[Callable[[], None], int]] = [
-            (self._kill_worker, 6),
-            (self._add_worker, 3),
+            (self._kill_worker, 5),
+            (self._doom_worker, 6),
+            (self._add_worker, 2),
+            (self._add_worker_with_wrong_clock, 1),
             (self._stop_worker, 2),
             (self._freeze_worker, 4),
             (self._kill_encoder, 2),
+            (self._freeze_encoder, 1),
             (self._kill_qdrant, 3),
+            (self._freeze_qdrant, 2),
             (self._kill_broker, 1),
+            (self._freeze_broker, 1),
             (self._answer_badly, 8),
             (self._answer_well, 2),
+            (self._send_again, 2),
         ]
         actions, weights = zip(*weighted, strict=True)
-        faults: list[Callable[[], None]] = self._chance.choices(actions, weights, k=STEPS[1] // 2 + 1)
+        faults: list[Callable[[], None]] = self._chance.choices(actions, weights, k=WAVES[1] // 2 + 1)
         if faults.count(self._kill_broker) > 1:  # each takes 12 s
             faults = [fault for fault in faults if fault != self._kill_broker] + [self._kill_broker]
         return faults
@@ -108,21 +127,37 @@ class Script:
 
     def _kill_worker(self) -> None:
         if worker := self._chosen():
+            self._ended.append(worker)
             worker.kill()
-            self.ended.append(worker)
             self._told("worker killed")
             self._history.worker()
 
+    def _doom_worker(self) -> None:
+        """One that is going to die in the middle of something comes to those that run."""
+        self._make_room()
+        failpoint = f"{self._chance.choice(STEPS)}:{self._chance.randint(1, 4)}"
+        self._doomed.append(self._history.worker(failpoint=failpoint))
+        self._told("worker to be killed at a step")
+
     def _add_worker(self) -> None:
-        if len(self._running()) < WORKERS:
-            self._history.worker()
-            self._told("worker joins")
+        self._make_room()
+        self._history.worker()
+        self._told("worker joins")
+
+    def _add_worker_with_wrong_clock(self) -> None:
+        self._make_room()
+        self._history.worker(clock_shift_seconds=self._chance.choice((-7200, 7200)))
+        self._told("worker with a wrong clock")
 
     def _stop_worker(self) -> None:
         if len(self._running()) > 1 and (worker := self._chosen()):
+            self._ended.append(worker)
             worker.stop()
-            self.ended.append(worker)
             self._told("worker leaves")
+
+    def _make_room(self) -> None:
+        while len(self._running()) >= WORKERS:
+            self._stop_worker()
 
     def _freeze_worker(self) -> None:
         """Beyond its session: its partitions move, and it goes on where it was when it wakes."""
@@ -156,6 +191,23 @@ class Script:
         self._services.kafka.wait()
         self._told("broker killed")
 
+    def _freeze_encoder(self) -> None:
+        self._freeze(self._services.encoder)
+
+    def _freeze_qdrant(self) -> None:
+        self._freeze(self._services.qdrant)
+
+    def _freeze_broker(self) -> None:
+        self._freeze(self._services.kafka)
+
+    def _freeze(self, service: Process) -> None:
+        if not service.runs:
+            return
+        service.freeze()
+        time.sleep(self._chance.uniform(0.5, 3.0))
+        service.wake()
+        self._told(f"{service.name} frozen")
+
     def _answer_badly(self) -> None:
         kind = self._chance.choice(list(Kind))
         seconds = {Kind.SLOW: 0.5, Kind.LAND_LATE: 4.0}.get(kind, 0.0)
@@ -164,6 +216,10 @@ class Script:
 
     def _answer_well(self) -> None:
         self._history.fault = None
+
+    def _send_again(self) -> None:
+        self._history.shop(40, repeats=1.0)
+        self._told("everything sent twice")
 
     def _told(self, fault: str) -> None:
         self.faults[fault] += 1
@@ -190,9 +246,7 @@ def lived_through(seed: int, services: Services) -> Outcome:
         except AssertionError as error:
             found = [str(error)]
         found += [
-            f"{worker.name} gave up with exit code {worker.exit_code}:\n{worker.told()}"
-            for worker in history.workers
-            if worker not in script.ended and worker.exit_code is not None
+            f"{worker.name} gave up with exit code {worker.exit_code}:\n{worker.told()}" for worker in script.gave_up()
         ]
         return Outcome(seed, history.customers.events, script.faults, time.monotonic() - began, found)
 
@@ -262,10 +316,12 @@ def _scratch(kept: Path | None) -> Iterator[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m faults.soak", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--seeds", type=_seeds, default=_seeds("0-99"), metavar="FIRST-LAST", help="default: 0-99")
-    parser.add_argument("--keep-going", action="store_true", help="go on after a history with a difference")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="where the results are written, as Markdown")
-    parser.add_argument("--folder", type=Path, help="keep logs and data here")
+    parser.add_argument(
+        "--seeds", type=_seeds, default=_seeds("0-99"), metavar="FIRST-LAST", help="which histories (default: 0-99)"
+    )
+    parser.add_argument("--keep-going", action="store_true", help="don't stop at the first difference")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write the results there, as Markdown")
+    parser.add_argument("--folder", type=Path, help="keep logs and data there, to look into a difference")
     options = parser.parse_args(arguments)
     logging.getLogger("afterglow.kafka").setLevel(logging.CRITICAL)  # brokers are killed here
     outcomes = []
