@@ -23,8 +23,11 @@ from streams.topics import TopicPartition
 FETCH_WAIT_MS: Final = 20
 """Faust asks for 1500 ms, which holds back a busy topic's events while another topic of the worker is idle."""
 
-_NEVER_SECONDS: Final = 10 * 365 * 86_400.0
+METADATA_AGE_MS: Final = 5000
+"""aiokafka (0.14) doesn't repeat a look at the topics that failed, as beside a broker that starts: if the member that
+leads the group knows of no topics, nobody gets partitions until the next look, by default for five minutes."""
 
+_NEVER_SECONDS: Final = 10 * 365 * 86_400.0
 
 _OURS: Final = {"fetch_max_wait_ms": FETCH_WAIT_MS, "isolation_level": "read_committed"}
 
@@ -61,6 +64,7 @@ def create_app(
         key_serializer="raw",
         value_serializer="raw",
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_AGE_MS,
         broker_commit_interval=1.0,
         broker_max_poll_records=5000,
         broker_session_timeout=6.0,

@@ -72,6 +72,10 @@ def test_the_group_and_the_reset_are_those_of_the_generation():
     assert conf.consumer_auto_offset_reset == "earliest"
 
 
+def test_topics_that_could_not_be_seen_are_looked_for_again_soon():
+    assert app_with().conf.consumer_metadata_max_age_ms == 5000
+
+
 def test_an_idle_topic_does_not_hold_back_a_busy_one():
     """Faust's own 1500 ms would."""
     import aiokafka
