@@ -24,13 +24,12 @@ from sinks.collections import (
     profiles_collection,
     read_generation,
 )
-from sinks.connection import connect
 from sinks.profiles import ProfileStore
 from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy
 from sinks.retry import describe as describe_failure
 from streams.continuity import Discontinuity, compare_committed
 from streams.dead_letters import waiting_count
-from streams.generations import group_of
+from streams.generations import connected, group_of
 from streams.group_health import GroupLook, watch_group
 from streams.groups import LIVE, members_of
 from streams.kafka import KafkaUnreachable, answered, connect_admin
@@ -270,12 +269,7 @@ def _ask_kafka(settings: Settings) -> tuple[KafkaStatus, list[str]]:
 
 async def _qdrant(settings: Settings) -> QdrantStatus:
     qdrant, name = settings.qdrant, settings.generation
-    client = connect(
-        qdrant.address,
-        api_key=qdrant.api_key.reveal() or None,
-        tls=qdrant.tls,
-        timeout_seconds=min(qdrant.timeout.seconds, ANSWER_SECONDS),
-    )
+    client = connected(settings, timeout_seconds=min(qdrant.timeout.seconds, ANSWER_SECONDS))
     retry = RetryPolicy(attempts=2, on_retry=lambda _: None)
     try:
         generation = await read_generation(client, name, retry=retry)
