@@ -192,21 +192,21 @@ class Script:
         self._told("broker killed")
 
     def _freeze_encoder(self) -> None:
-        self._freeze(self._services.encoder)
+        self._freeze("encoder", self._services.encoder)
 
     def _freeze_qdrant(self) -> None:
-        self._freeze(self._services.qdrant)
+        self._freeze("Qdrant", self._services.qdrant)
 
     def _freeze_broker(self) -> None:
-        self._freeze(self._services.kafka)
+        self._freeze("broker", self._services.kafka)
 
-    def _freeze(self, service: Process) -> None:
+    def _freeze(self, name: str, service: Process) -> None:
         if not service.runs:
             return
         service.freeze()
         time.sleep(self._chance.uniform(0.5, 3.0))
         service.wake()
-        self._told(f"{service.name} frozen")
+        self._told(f"{name} frozen")
 
     def _answer_badly(self) -> None:
         kind = self._chance.choice(list(Kind))
