@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-import sinks.retrieval
+import sinks.retrieval.serving
 from encoders.protocol import TextKind
 from encoders.testing import WordHashEncoder
 from sinks.collections import Generation, Mean, Model, open_generation, write_mean
@@ -311,7 +311,7 @@ async def test_aliases_are_followed_when_they_are_repointed(shop: Shop, monkeypa
         assert (await reader.generation()).name == shop.name
         await serve(newer.name)
         assert (await reader.generation()).name == shop.name, "for a while"
-        monkeypatch.setattr(sinks.retrieval, "SERVING_SECONDS", -1.0)
+        monkeypatch.setattr(sinks.retrieval.serving, "SERVING_SECONDS", -1.0)
         found = await reader.recommend("newcomer", limit=1, at=NOW)
     assert [item.product_id for item in found.items] == ["tin"]
     await newer.client.close()

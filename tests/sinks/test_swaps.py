@@ -11,7 +11,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 from services import running_qdrant
 
-import sinks.retrieval
+import sinks.retrieval.serving
 from sinks.collections import Generation, Mean, Model, open_generation, write_mean
 from sinks.connection import connect
 from sinks.derivation import Vector
@@ -143,7 +143,7 @@ async def test_a_reader_of_a_generation_that_was_deleted_by_hand_is_told_so(
 async def test_of_two_hundred_swaps_every_answer_is_wholly_of_one_generation(
     own_qdrant: str, client: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks.retrieval, "SERVING_SECONDS", -1.0)  # every answer looks up which one is served
+    monkeypatch.setattr(sinks.retrieval.serving, "SERVING_SECONDS", -1.0)  # every answer looks up which one is served
     expected: list[list[object]] = []
     for name in ("left", "right"):
         await make(client, name)

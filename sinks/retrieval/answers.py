@@ -1,0 +1,157 @@
+"""What a reader is answered, and why there may be no answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from qdrant_client import grpc as qdrant
+
+from sinks.derivation import Taste
+from sinks.ledgers import ProfileState, add_log_weights, is_query
+from sinks.points import JSON, value_of
+from sinks.recommendation import Recommendation
+
+
+class UnknownUser(LookupError):
+    """There is no profile of this user."""
+
+
+class NothingServed(LookupError):
+    """Qdrant answers, but holds no generation of profiles to read."""
+
+
+class QdrantUnreachable(ConnectionError):
+    """Qdrant did not answer in time, in any of the attempts."""
+
+
+class MismatchedReader(ValueError):
+    """What this reader was given does not fit the profiles: another secret, or vectors of another dimension."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendationList:
+    """What to show a user, best first."""
+
+    user_id: str
+    items: list[Recommendation]
+    at: int  # the time that the profile was read at, ms
+    known: float  # how much is known of the user, in [0, 1); 0 where nothing is
+    note: str | None = None  # why `at` is not the time asked for
+
+
+class InterestView(NamedTuple):
+    """One interest: its share of all that is remembered, and the texts it is strongest in."""
+
+    share: float
+    texts: tuple[str, ...]
+
+
+class KeyShare(NamedTuple):
+    """One product or query of the history, and its share of all that is remembered."""
+
+    kind: str  # "product" or "query"
+    id: str  # product id, or the normalised query
+    text: str  # title (the id where the product isn't known), or the query
+    share: float
+    times: int  # orders that contained it, clicks and searches
+    first_ts: int  # ms, in whole seconds
+    last_ts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileView:
+    """What is known of a user, as of `at`. The shares of `keys` and `evicted` add up to 1."""
+
+    user_id: str
+    point_id: str
+    generation: str
+    at: int  # the time that the profile was read at, ms
+    note: str | None  # why `at` is not the time asked for
+    known: float  # norm of the lasting taste p(t), in [0, 1)
+    recent: float  # norm of the taste by the short half-life
+    n_searches: int
+    n_purchases: int
+    last_search_ts: int | None  # ms
+    last_purchase_ts: int | None
+    interests: tuple[InterestView, ...]  # largest share first
+    keys: tuple[KeyShare, ...]  # strongest first
+    evicted: float  # the share of what left the history
+    pending: tuple[str, ...]  # ids of products that are waited for
+    candidates: list[dict[str, JSON]]  # as stored with the profile for readers in any language
+    made_at: int | None  # when those were derived, ms
+    due: int | None  # when put-off work is to be done, ms
+
+
+class FoundProduct(NamedTuple):
+    """A product near a text. `similarity` is their centred cosine."""
+
+    product_id: str
+    title: str
+    kind: str
+    similarity: float
+
+
+class SimilarUser(NamedTuple):
+    """A user of a like taste. Only the point's id is known: it is a pseudonym."""
+
+    point_id: str
+    similarity: float  # centred cosine of the lasting tastes
+    known: float
+    interests: tuple[InterestView, ...]
+
+
+def note_of(state: ProfileState, taste: Taste, moment: int) -> str | None:
+    """Why the profile is read as of another time than the one asked for; None where it isn't."""
+    if taste.at == moment:
+        return None
+    newest = datetime.fromtimestamp(taste.at / 1000, UTC).isoformat(timespec="seconds")
+    if moment < taste.at:
+        return f"the user's newest event is of {newest}; events aren't undone, so this is as of then"
+    return f"everything has faded since the user's newest event; this is as of then, {newest}"
+
+
+def key_shares(state: ProfileState, total: float, titles: dict[str, str]) -> list[KeyShare]:
+    """The history of both ledgers, each key's share of `total` (a log-weight), strongest first."""
+    merged: dict[str, tuple[float, int, int, int]] = {}
+    for ledger in state:
+        for key, row in zip(ledger.keys, ledger.history[_SHOWN].tolist(), strict=True):
+            weight, first, last, times = row
+            if key in merged:
+                other, earliest, latest, before = merged[key]
+                weight, times = add_log_weights(other, weight), before + times
+                first, last = min(earliest, first), max(latest, last)
+            merged[key] = (weight, first, last, times)
+    strongest = sorted(merged.items(), key=lambda item: (-item[1][0], item[0]))
+    return [
+        KeyShare(
+            kind="query" if is_query(key) else "product",
+            id=key[1:],
+            text=key[1:] if is_query(key) else titles.get(key[1:]) or key[1:],
+            share=float(2.0 ** (weight - total)),
+            times=times,
+            first_ts=1000 * first,
+            last_ts=1000 * last,
+        )
+        for key, (weight, first, last, times) in strongest
+    ]
+
+
+_SHOWN: Final = ["weight", "first", "last", "count"]
+
+
+def interests_of(point: qdrant.ScoredPoint) -> tuple[InterestView, ...]:
+    """Those stored with a point."""
+    listed = value_of(point.payload["interests"]) if "interests" in point.payload else None
+    found = []
+    for interest in listed if isinstance(listed, list) else ():
+        if isinstance(interest, dict):
+            share, texts = interest.get("share"), interest.get("texts")
+            found.append(
+                InterestView(
+                    float(share) if isinstance(share, int | float) else 0.0,
+                    tuple(str(text) for text in texts) if isinstance(texts, list) else (),
+                )
+            )
+    return tuple(found)

@@ -1,0 +1,396 @@
+"""`AsyncRecommender`: each answer wholly of one generation, derived from the stored state."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final, TypeVar
+
+import numpy as np
+from qdrant_client import AsyncQdrantClient
+from qdrant_client import grpc as qdrant
+
+from sinks.collections import Generation, Model, profiles_collection
+from sinks.connection import DEFAULT_TIMEOUT_SECONDS, connect, timeout_of
+from sinks.derivation import DerivationRules, Taste, Vector, centred, centring, derive
+from sinks.identity import PointIds
+from sinks.ledgers import NOTHING, ProfileState, decode_state, is_query, total_log_weight
+from sinks.points import StoredProfile, dense_vector, number_of, read_profile
+from sinks.ranking import RankingRules, texts_of
+from sinks.recommendation import recommend
+from sinks.retrieval.answers import (
+    FoundProduct,
+    InterestView,
+    MismatchedReader,
+    ProfileView,
+    QdrantUnreachable,
+    RecommendationList,
+    SimilarUser,
+    UnknownUser,
+    interests_of,
+    key_shares,
+    note_of,
+)
+from sinks.retrieval.serving import Served, Serving
+from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy, describe, until_answered
+from sinks.snapshot import CatalogueSnapshot
+
+T = TypeVar("T")
+
+QueryEncoder = Callable[[str, Model], Awaitable[Vector]]
+"""Makes the unit vector, float32 [d], of a query, with this model: that of the profiles that are read."""
+
+ATTEMPTS: Final = 3
+DEFAULT_RULES: Final = DerivationRules()
+_USERS_AT_ONCE: Final = 128
+_USERS_WORTH_A_SNAPSHOT: Final = 64
+_CHUNKS_IN_FLIGHT: Final = 2  # one is read while another is ranked
+
+
+class AsyncRecommender:
+    """Reads one generation of profiles. Safe for many tasks of one event loop; close it, or use `async with`.
+
+    An answer is wholly of one generation: profiles, products and what shapes them. Where aliases are followed and the
+    generation was dropped meanwhile, the answer is of the one that they lead to now.
+
+    Raises from every method: `QdrantUnreachable` after a bounded number of attempts, `NothingServed`,
+    `MismatchedReader`, `sinks.retry.PermanentReadError` (Qdrant refused the call for good) and
+    `sinks.ledgers.StateError` (profiles of another version).
+    """
+
+    def __init__(
+        self,
+        address: str,
+        secret: bytes,
+        rules: DerivationRules = DEFAULT_RULES,
+        *,
+        generation: str | None = None,
+        exclude_bought: bool = False,
+        encode_query: QueryEncoder | None = None,
+        api_key: str | None = None,
+        tls: bool = False,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        attempts: int = ATTEMPTS,
+        cached_products: int = 100_000,
+    ) -> None:
+        """Connects at the first call, not here.
+
+        Args:
+            address: host:port of Qdrant's gRPC service.
+            secret: what point ids are made with (`sinks.identity`).
+            rules: how tastes are derived. The half-lives that the generation was folded with take their place.
+            generation: its name; None reads what the aliases lead to, and follows them.
+            exclude_bought: whether what was bought is never recommended again (the operator's rule).
+            encode_query: needed for text queries alone.
+            attempts: how often a call is made before its error is raised.
+        """
+        self._address = address
+        self._client: AsyncQdrantClient = connect(address, api_key=api_key, tls=tls, timeout_seconds=timeout_seconds)
+        self._ids = PointIds(secret)
+        self._exclude_bought = exclude_bought
+        self._encode_query = encode_query
+        self._retry = RetryPolicy(attempts=attempts, on_retry=lambda _: None)
+        self._served = Served(
+            self._client,
+            address,
+            self._ids,
+            rules,
+            name=generation,
+            cached_products=cached_products,
+            retry=self._retry,
+        )
+
+    async def __aenter__(self) -> AsyncRecommender:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def generation(self) -> Generation:
+        """The generation that is read, as it is recorded: its name, model and fold settings."""
+        with self._told():
+            return (await self._served.now()).generation
+
+    async def recommend(
+        self,
+        user_id: str,
+        *,
+        limit: int = 20,
+        kind: str | None = None,
+        new_only: bool = False,
+        query: str | None = None,
+        at: int | None = None,
+    ) -> RecommendationList:
+        """What to show this user at the time `at` (ms; None: now), derived from the stored state.
+
+        Args:
+            limit: most items, at least 1.
+            kind: only product, content or ad; None: any.
+            new_only: leave out what the user bought.
+            query: only what is near this text, in the order that text and user give together.
+            at: moves the clock only: events aren't undone, and a time before the newest is answered as of that one,
+                with a note. Where everything has faded to nothing, it is the newest event's time as well.
+
+        Raises UnknownUser where there is no profile.
+        """
+        (found,) = await self._recommend([user_id], limit, kind, new_only, query, at)
+        if found is None:
+            raise self._unknown(user_id)
+        return found
+
+    async def recommend_many(
+        self,
+        user_ids: Sequence[str],
+        *,
+        limit: int = 20,
+        kind: str | None = None,
+        new_only: bool = False,
+        query: str | None = None,
+        at: int | None = None,
+    ) -> list[RecommendationList]:
+        """A list for each user, in their order, from a few calls for every 128 of them.
+
+        A user without a profile has no items, and nothing is known of them.
+        """
+        moment = _now_ms() if at is None else at
+        found = await self._recommend(user_ids, limit, kind, new_only, query, moment)
+        return [
+            one or RecommendationList(user_id, [], moment, 0.0, "there is no profile of this user")
+            for user_id, one in zip(user_ids, found, strict=True)
+        ]
+
+    async def profile(self, user_id: str, *, at: int | None = None) -> ProfileView:
+        """What is known of this user, as of `at` (ms; None: now). Raises UnknownUser where there is no profile."""
+        moment = _now_ms() if at is None else at
+        return await self._answer(lambda serving: self._profile(serving, user_id, moment))
+
+    async def _profile(self, serving: Serving, user_id: str, moment: int) -> ProfileView:
+        stored = (await self._read(serving, [user_id], _EVERYTHING)).get(user_id)
+        if stored is None:
+            raise self._unknown(user_id)
+        state = decode_state(stored.state)
+        (taste,) = await self._tastes(serving, [state], moment)
+        products = await serving.catalogue.get(_product_ids([state]))
+        titles = {product_id: product.title for product_id, product in products.items()}
+        total = total_log_weight(ledger.weight_long for ledger in state)
+        evicted = total_log_weight(ledger.evicted for ledger in state)
+        searches, purchases = state
+        return ProfileView(
+            user_id=user_id,
+            point_id=stored.id,
+            generation=serving.generation.name,
+            at=taste.at,
+            note=note_of(state, taste, moment),
+            known=taste.known,
+            recent=0.0 if taste.short is None else float(np.linalg.norm(taste.short)),
+            n_searches=searches.events,
+            n_purchases=purchases.events,
+            last_search_ts=searches.newest_ts if searches.events else None,
+            last_purchase_ts=purchases.newest_ts if purchases.events else None,
+            interests=tuple(InterestView(one.share, texts_of(one, titles)) for one in taste.interests),
+            keys=tuple(key_shares(state, total, titles)),
+            evicted=0.0 if evicted == NOTHING else float(2.0 ** (evicted - total)),
+            pending=tuple(sorted(state.pending)),
+            candidates=stored.candidates,
+            made_at=stored.made_at,
+            due=stored.due,
+        )
+
+    async def search(self, text: str, *, limit: int = 20, kind: str | None = None) -> list[FoundProduct]:
+        """The available products nearest to a text, best first."""
+        return await self._answer(lambda serving: self._search(serving, text, limit, kind))
+
+    async def _search(self, serving: Serving, text: str, limit: int, kind: str | None) -> list[FoundProduct]:
+        asked = centred((await self._vector_of(text, serving))[None], serving.mean)
+        (found,) = await serving.catalogue.near(asked, limit, kind=kind)
+        return [
+            FoundProduct(product.product_id, product.title, product.kind, similarity)
+            for product, similarity in zip(
+                found, _centred([product.score for product in found], asked, serving.mean), strict=True
+            )
+        ]
+
+    async def similar(self, user_id: str, *, limit: int = 20) -> list[SimilarUser]:
+        """Other users of the most like lasting taste, best first. Raises UnknownUser where there is no profile.
+
+        Compares with every profile (profiles have no graph): 15 ms for 100,000 of them, not a call for a hot path.
+        """
+        return await self._answer(lambda serving: self._similar(serving, user_id, limit))
+
+    async def _similar(self, serving: Serving, user_id: str, limit: int) -> list[SimilarUser]:
+        stored = (await self._read(serving, [user_id], _STATE)).get(user_id)
+        if stored is None:
+            raise self._unknown(user_id)
+        (taste,) = await self._tastes(serving, [decode_state(stored.state)], _now_ms())
+        if taste.long is None:
+            return []
+        asked = centred(taste.long[None] / np.linalg.norm(taste.long), serving.mean)
+        collection = profiles_collection(serving.generation.name)
+        request = qdrant.QueryPoints(
+            collection_name=collection,
+            query=qdrant.Query(nearest=qdrant.VectorInput(dense=dense_vector(asked[0]))),
+            using="long",
+            filter=qdrant.Filter(
+                must_not=[qdrant.Condition(has_id=qdrant.HasIdCondition(has_id=[qdrant.PointId(uuid=stored.id)]))]
+            ),
+            limit=limit,
+            with_payload=_TASTE,
+            with_vectors=_NO_VECTORS,
+        )
+        response: qdrant.QueryResponse = await until_answered(
+            lambda: self._client.grpc_points.Query(request, timeout=timeout_of(self._client)),
+            doing="looking for similar users",
+            collection=collection,
+            retry=self._retry,
+        )
+        scores = _centred([point.score for point in response.result], asked, serving.mean)
+        return [
+            SimilarUser(point.id.uuid, similarity, _known(point), interests_of(point))
+            for point, similarity in zip(response.result, scores, strict=True)
+        ]
+
+    async def _recommend(
+        self,
+        user_ids: Sequence[str],
+        limit: int,
+        kind: str | None,
+        new_only: bool,
+        query: str | None,
+        at: int | None,
+    ) -> list[RecommendationList | None]:
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; it must be 1 or more")
+        ranking = RankingRules(limit, new_only or self._exclude_bought)
+        moment = _now_ms() if at is None else at
+
+        async def answer(serving: Serving) -> list[RecommendationList | None]:
+            asked = None if query is None else await self._vector_of(query, serving)
+            snapshot = await serving.snapshots.get() if len(user_ids) >= _USERS_WORTH_A_SNAPSHOT else None
+            gate = asyncio.Semaphore(_CHUNKS_IN_FLIGHT)
+
+            async def chunk(users: Sequence[str]) -> list[RecommendationList | None]:
+                async with gate:
+                    return await self._lists(serving, snapshot, users, moment, ranking, kind, asked)
+
+            chunks = await asyncio.gather(
+                *(chunk(user_ids[start : start + _USERS_AT_ONCE]) for start in range(0, len(user_ids), _USERS_AT_ONCE))
+            )
+            return [one for lists in chunks for one in lists]
+
+        return await self._answer(answer)
+
+    async def _lists(
+        self,
+        serving: Serving,
+        snapshot: CatalogueSnapshot | None,
+        user_ids: Sequence[str],
+        moment: int,
+        ranking: RankingRules,
+        kind: str | None,
+        query: Vector | None,
+    ) -> list[RecommendationList | None]:
+        stored = await self._read(serving, user_ids, _STATE)
+        known = [user_id for user_id in dict.fromkeys(user_ids) if user_id in stored]
+        states = [decode_state(stored[user_id].state) for user_id in known]
+        tastes = await self._tastes(serving, states, moment)
+        lists = await recommend(
+            serving.catalogue, states, tastes, serving.mean, ranking, kind=kind, query=query, snapshot=snapshot
+        )
+        found = {
+            user_id: RecommendationList(user_id, items, taste.at, taste.known, note_of(state, taste, moment))
+            for user_id, items, state, taste in zip(known, lists, states, tastes, strict=True)
+        }
+        return [found.get(user_id) for user_id in user_ids]
+
+    async def _tastes(self, serving: Serving, states: Sequence[ProfileState], moment: int) -> list[Taste]:
+        products = await serving.catalogue.get(_product_ids(states))
+        vectors = {product_id: product.vector for product_id, product in products.items() if product.vector is not None}
+        return derive(states, vectors, serving.mean, moment, serving.rules)
+
+    async def _vector_of(self, text: str, serving: Serving) -> Vector:
+        if self._encode_query is None:
+            raise ValueError("a text query needs a Recommender with `encode_query`")
+        model = serving.generation.model
+        vector = await self._encode_query(text, model)
+        if vector.shape != (model.dimension,):
+            raise MismatchedReader(
+                f"the query's vector has shape {vector.shape}, and the profiles are of {model.name} "
+                f"({model.dimension} dimensions): encode it with that model"
+            )
+        return vector
+
+    async def _read(
+        self, serving: Serving, user_ids: Iterable[str], payload: qdrant.WithPayloadSelector
+    ) -> dict[str, StoredProfile]:
+        """The profiles that exist, by user id."""
+        users = {self._ids.user(user_id): user_id for user_id in user_ids}
+        collection = profiles_collection(serving.generation.name)
+        request = qdrant.GetPoints(
+            collection_name=collection,
+            ids=[qdrant.PointId(uuid=id_) for id_ in users],
+            with_payload=payload,
+            with_vectors=_NO_VECTORS,
+        )
+        response: qdrant.GetResponse = await until_answered(
+            lambda: self._client.grpc_points.Get(request, timeout=timeout_of(self._client)),
+            doing="reading profiles",
+            collection=collection,
+            retry=self._retry,
+        )
+        return {users[point.id.uuid]: read_profile(point) for point in response.result}
+
+    async def _answer(self, read: Callable[[Serving], Awaitable[T]]) -> T:
+        """What `read` finds in one generation; in its successor, should it turn out to be dropped."""
+        with self._told():
+            serving = await self._served.now()
+            while True:
+                try:
+                    return await read(serving)
+                except PermanentSinkError as refusal:
+                    serving = await self._served.instead_of(serving, refusal)
+
+    def _unknown(self, user_id: str) -> UnknownUser:
+        return UnknownUser(
+            f"there is no profile of user {user_id!r}: no search or purchase of theirs was folded in (yet)"
+        )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except TRANSIENT as failure:
+            raise QdrantUnreachable(
+                f"Qdrant at {self._address} can't be reached ({describe(failure)}): start `afterglow up`, or give its "
+                "gRPC address"
+            ) from failure
+
+
+_STATE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["version", "state"]))
+_EVERYTHING = qdrant.WithPayloadSelector(enable=True)
+_TASTE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["known", "interests"]))
+_NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
+
+
+def _product_ids(states: Iterable[ProfileState]) -> set[str]:
+    return {key[1:] for state in states for ledger in state for key in ledger.keys if not is_query(key)}
+
+
+def _centred(scores: Sequence[float], asked: Vector, mean: Vector) -> list[float]:
+    ((offset, scale),) = centring(asked, mean)
+    return [(score - offset) * scale for score in scores]
+
+
+def _known(point: qdrant.ScoredPoint) -> float:
+    return number_of(point.payload["known"]) if "known" in point.payload else 0.0
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
