@@ -13,23 +13,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import faust
-from faust.transport.drivers import aiokafka as driver
 from faust.types import EventT
 
+from streams.driver import QuietMonitor, Transport
 from streams.pipeline import Intake
 from streams.settings import Kafka, Settings
 from streams.topics import TopicPartition
-
-FETCH_WAIT_MS: Final = 20
-"""Faust asks for 1500 ms, which holds back a busy topic's events while another topic of the worker is idle."""
 
 METADATA_AGE_MS: Final = 5000
 """aiokafka (0.14) doesn't repeat a look at the topics that failed, as beside a broker that starts: if the member that
 leads the group knows of no topics, nobody gets partitions until the next look, by default for five minutes."""
 
 _NEVER_SECONDS: Final = 10 * 365 * 86_400.0
-
-_OURS: Final = {"fetch_max_wait_ms": FETCH_WAIT_MS, "isolation_level": "read_committed"}
 
 
 class AgentStopped(RuntimeError):
@@ -50,7 +45,6 @@ def create_app(
     `on_assignment` hears which partitions are this worker's, after every rebalance.
     `on_failure` is to stop the process: an agent has ended, and hands nothing over any more.
     """
-    _shorten_fetch_wait()
     kafka = settings.kafka
     app = _App(
         group,
@@ -77,6 +71,7 @@ def create_app(
         broker_commit_livelock_soft_timeout=_NEVER_SECONDS,
         stream_buffer_maxsize=settings.worker.buffer_events,
         worker_redirect_stdouts=False,
+        Monitor=QuietMonitor,
     )
     by_user = app.topic(settings.topics.searches, settings.topics.purchases, key_type=bytes, value_type=bytes)
     by_product = app.topic(settings.topics.products, key_type=bytes, value_type=bytes)
@@ -120,34 +115,8 @@ class _App(faust.App):  # type: ignore[misc]
     def _create_directories(self) -> None:
         """None: there are no tables, and Faust would leave empty folders in the current directory."""
 
-
-def _shorten_fetch_wait() -> None:
-    """Has Faust's driver make its consumers with our `fetch_max_wait_ms`: there is no setting for it.
-
-    And with `read_committed`: what a producer's transaction has taken back must not be folded in.
-    """
-    consumer = driver.aiokafka.AIOKafkaConsumer
-    if getattr(consumer, "waits_shortly", False):
-        return
-
-    class PromptConsumer(consumer):  # type: ignore[misc, valid-type]
-        waits_shortly = True
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, **_OURS})
-
-        async def seek_to_committed(self, *partitions: Any) -> dict[Any, int | None]:
-            """Back to the beginning where nothing is committed yet.
-
-            Faust drops what it fetched while partitions moved, and seeks back; aiokafka (0.14) stays where it is for a
-            partition without a committed offset, or with 0: its first records would never be delivered.
-            """
-            committed: dict[Any, int | None] = await super().seek_to_committed(*partitions)
-            if unread := [at for at, offset in committed.items() if not offset]:
-                await self.seek_to_beginning(*unread)
-            return committed
-
-    driver.aiokafka.AIOKafkaConsumer = PromptConsumer
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
 
 
 def _credentials(kafka: Kafka) -> faust.types.auth.CredentialsArg | None:

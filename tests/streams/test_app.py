@@ -9,10 +9,9 @@ from pathlib import Path
 
 import faust
 import pytest
-from faust.transport.drivers import aiokafka as driver
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-from streams.app import FETCH_WAIT_MS, AgentStopped, create_app
+from streams.app import AgentStopped, create_app
 from streams.pipeline import Intake
 from streams.producer import EventProducer
 from streams.settings import Settings, load
@@ -74,25 +73,6 @@ def test_the_group_and_the_reset_are_those_of_the_generation():
 
 def test_topics_that_could_not_be_seen_are_looked_for_again_soon():
     assert app_with().conf.consumer_metadata_max_age_ms == 5000
-
-
-def test_an_idle_topic_does_not_hold_back_a_busy_one():
-    """Faust's own 1500 ms would."""
-    import aiokafka
-
-    app_with()
-    asked = {}
-
-    class Recording(aiokafka.AIOKafkaConsumer):
-        pass
-
-    original = aiokafka.AIOKafkaConsumer.__mro__[1].__init__
-    try:
-        aiokafka.AIOKafkaConsumer.__mro__[1].__init__ = lambda self, *arguments, **options: asked.update(options)
-        Recording(fetch_max_wait_ms=1500)
-    finally:
-        aiokafka.AIOKafkaConsumer.__mro__[1].__init__ = original
-    assert asked["fetch_max_wait_ms"] == FETCH_WAIT_MS == 20
 
 
 @asynccontextmanager
@@ -181,40 +161,3 @@ async def test_an_app_that_is_stopped_fails_nothing_and_leaves_no_folders(
     await asyncio.sleep(0)
     assert heard == []
     assert contents(tmp_path) == []
-
-
-async def test_records_that_were_fetched_while_partitions_moved_are_delivered_again(settings: Settings):
-    """Faust drops them and calls `seek_to_committed`, which left a partition where it was if nothing was committed."""
-    ensure_topics(settings)
-    with EventProducer(settings) as events:
-        for number in range(5):
-            events.search("21", f"query {number}")
-    app_with()
-    consumer = driver.aiokafka.AIOKafkaConsumer(
-        settings.topics.searches,
-        bootstrap_servers=settings.kafka.bootstrap_servers,
-        group_id=settings.generation,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-    )
-    await consumer.start()
-    try:
-
-        async def offsets() -> list[int]:
-            found: list[int] = []
-            async with asyncio.timeout(30):
-                while len(found) < 5:
-                    for records in (await consumer.getmany(timeout_ms=500)).values():
-                        found += [record.offset for record in records]
-            return found
-
-        assert await offsets() == [0, 1, 2, 3, 4]
-        await consumer.seek_to_committed()
-        assert await offsets() == [0, 1, 2, 3, 4]
-        (partition,) = {at for at in consumer.assignment() if at.partition == 4}
-        await consumer.commit({partition: 3})
-        await consumer.seek_to_committed()
-        records = await consumer.getmany(timeout_ms=5000)
-        assert [record.offset for record in records[partition]] == [3, 4]
-    finally:
-        await consumer.stop()
