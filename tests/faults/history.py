@@ -58,11 +58,12 @@ class History:
         ensure_topics(self.settings)
 
     def settings_of(self, **others: str) -> Settings:
-        """The history's settings, some of them changed; past the proxy."""
+        """The history's settings, some of them changed; past the proxy, and patient."""
         environment = {
             **self.services.environment,
             **self._own,
             "AFTERGLOW_QDRANT_ADDRESS": self.services.qdrant_address,
+            "AFTERGLOW_QDRANT_TIMEOUT": "30s",
             **{f"AFTERGLOW_{variable}": value for variable, value in others.items()},
         }
         return load(environment=environment)
