@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -102,6 +103,7 @@ def _figure(value: float) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a row.")
 def main(parts: tuple[str, ...], rounds: int, quick: bool, data: Path, page_file: Path | None, as_json: bool) -> None:
     """Measure PARTs, by default all. Exits 1 where a figure is below its floor."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in workers; read when a part imports numpy
     options = Options(rounds=1 if quick else rounds, quick=quick, data=data)
     rows = []
     for row in measured(parts or tuple(PARTS), options):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import multiprocessing
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -28,14 +32,14 @@ class KnownTexts:
 
     def __init__(self, texts: Sequence[str], vectors: Vectors, model: ModelDescription) -> None:
         self._row_of = {clean(text): row for row, text in enumerate(texts)}
-        self._vectors = vectors
+        self.vectors = vectors
         self._model = model
 
     async def describe(self) -> ModelDescription:
         return self._model
 
     async def encode(self, texts: Sequence[str], kind: TextKind) -> Vectors:
-        return self._vectors[[self._row_of[clean(text)] for text in texts]]
+        return self.vectors[[self._row_of[clean(text)] for text in texts]]
 
 
 def real(texts: Sequence[str], kind: TextKind = TextKind.PRODUCT) -> KnownTexts:
@@ -83,4 +87,15 @@ def through_pipeline(
 
 @cache
 def _encoded(texts: tuple[str, ...], kind: TextKind) -> Vectors:
+    """By as many processes as there are cores: one of many threads is slower where others measure."""
+    cores = os.cpu_count() or 1
+    parts = [texts[core::cores] for core in range(cores)]
+    vectors = np.empty((len(texts), _DIMENSION), np.float32)
+    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as processes:
+        for core, part in enumerate(processes.map(_encoded_part, parts, itertools.repeat(kind))):
+            vectors[core::cores] = part
+    return vectors
+
+
+def _encoded_part(texts: tuple[str, ...], kind: TextKind) -> Vectors:
     return through_pipeline(default_model(), texts, kind)
