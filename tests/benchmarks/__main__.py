@@ -45,7 +45,8 @@ def line(row: Row) -> str:
     if row.bound is not None:
         sign = "≥" if row.bound.better == "higher" else "≤"
         verdict = "goal met" if row.meets_goal else "BELOW THE FLOOR" if row.below_floor else "below the goal"
-        told.append(f"[{sign} {row.bound.goal:g}, floor {row.bound.floor:g}: {verdict}]")
+        floor = "" if row.bound.floor is None else f", floor {row.bound.floor:g}"
+        told.append(f"[{sign} {row.bound.goal:g}{floor}: {verdict}]")
     if row.spread is not None:
         told.append(f"({_figure(row.spread[0])} to {_figure(row.spread[1])})")
     if row.note:
@@ -83,7 +84,7 @@ def page(rows: Sequence[Row], options: Options) -> str:
             "" if row.ratio is None else f"{row.ratio:.2f}",
             "" if row.spread is None else f"{_figure(row.spread[0])}-{_figure(row.spread[1])}",
             "" if bound is None else f"{sign}{bound.goal:g}",
-            "" if bound is None else f"{sign}{bound.floor:g}",
+            "" if bound is None or bound.floor is None else f"{sign}{bound.floor:g}",
             verdict,
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -15,10 +15,10 @@ DATA: Final = Path(os.environ.get("AFTERGLOW_DATA", Path(__file__).parents[3] / 
 
 
 class Bound(msgspec.Struct, frozen=True):
-    """What is asked of a row: of its ratio, where it has one, else of its value."""
+    """What is asked of a row: of its ratio, where it has one, else of its value. A `floor` of None is none."""
 
     goal: float
-    floor: float
+    floor: float | None
     better: Literal["higher", "lower"] = "higher"
 
 
@@ -47,7 +47,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def below_floor(self) -> bool | None:
-        return None if self.bound is None else not self._reaches(self.bound.floor)
+        return None if self.bound is None or self.bound.floor is None else not self._reaches(self.bound.floor)
 
     def as_json(self, machine: str) -> dict[str, Any]:
         bound = self.bound

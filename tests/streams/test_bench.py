@@ -13,6 +13,7 @@ from benchmarks.rows import Bound, Row, side_by_side
         (Row(name="a", value=90.0, unit="us", bound=Bound(90, 150, "lower")), True, False),
         (Row(name="a", value=100.0, unit="us", bound=Bound(90, 150, "lower")), False, False),
         (Row(name="a", value=151.0, unit="us", bound=Bound(90, 150, "lower")), False, True),
+        (Row(name="a", value=20.0, unit="KB", bound=Bound(12, None, "lower")), False, None),
         (Row(name="a", value=9000.0, unit="/s", against="b", ratio=3.2, bound=Bound(3.2, 2.5)), True, False),
         (Row(name="a", value=9000.0, unit="/s", against="b", ratio=2.4, bound=Bound(3.2, 2.5)), False, True),
     ],
