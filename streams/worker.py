@@ -345,8 +345,8 @@ def _event_loop() -> asyncio.AbstractEventLoop:
         import uvloop
     except ImportError:  # Windows
         return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # Faust's consumer has a loop of its own, in a thread
+    return asyncio.new_event_loop()
 
 
 def _exit_later(error: BaseException) -> None:
