@@ -21,12 +21,14 @@ from benchmarks.vectors import KnownTexts, made, real
 from sinks.collections import products_collection
 from sinks.retry import RetryPolicy
 from sinks.snapshot import SNAPSHOT_PRODUCTS, read_snapshot
+from streams.settings import Worker
 
 SHOPS: Final = ("online-retail", "electronics-catalogue")
 MADE_PRODUCTS: Final = 500_000
 MANY: Final = 512  # a whole sweep
 FEW: Final = 32  # fewer than are worth a copy of the catalogue
 NOT_LINEAR: Final = Bound(3, 6, "lower")
+WORKER: Final = Worker()
 SETTINGS: Final = {"derivation.candidates_interval": "0ms", "derivation.candidates_move": "0"}  # due by any purchase
 
 
@@ -106,18 +108,22 @@ class _Shop:
 
 
 def _rows(qdrant: OwnQdrant, measured: Measured) -> Iterator[Row]:
-    note = f"{qdrant.kind} Qdrant, {shoppers.PURCHASES} purchases a user, 3 writes in flight"
+    note = f"{qdrant.kind} Qdrant, {shoppers.PURCHASES} purchases a user"
     held = measured.products <= SNAPSHOT_PRODUCTS
     for what, users, costs in (("many", MANY, measured.many), ("few", FEW, measured.few)):
         cpu = [cost.worker + cost.qdrant for cost in costs]
         way = "a copy in memory" if users == MANY and held else "asking Qdrant"
+        in_flight = min(WORKER.writes_in_flight, -(-users // WORKER.chunk_users))
         worker, there, elapsed = (median(seconds) for seconds in zip(*costs, strict=True))
         yield Row(
             name=f"candidates, {what} due, {measured.products:,} products",
             value=median(cpu),
             unit="us CPU/user",
             spread=(min(cpu), max(cpu)),
-            note=f"{users} users, {way}: worker {worker:,.0f}, Qdrant {there:,.0f}, elapsed {elapsed:,.0f}; {note}",
+            note=(
+                f"{users} users, {way}: worker {worker:,.0f}, Qdrant {there:,.0f}, elapsed {elapsed:,.0f}; {note}, "
+                f"writes in flight: {in_flight}"
+            ),
         )
     if held:
         yield Row(

@@ -18,9 +18,12 @@ from benchmarks.generation import Cost, KeptGeneration, OwnQdrant, now_ms, own_q
 from benchmarks.rows import Bound, Options, Row, side_by_side
 from benchmarks.vectors import made
 
+from streams.settings import Worker
+
 BATCH: Final = 256
 EVENTS: Final = 2048  # a round
 FLAT: Final = Bound(1.5, 3, "lower")
+WORKER: Final = Worker()
 
 _STRIDE: Final = 7  # between the products of a user: another kind each
 _DAY_MS: Final = 86_400_000
@@ -130,7 +133,7 @@ def _rows(own: OwnQdrant, growth: Growth, sizes: Sequence[Size], costs: Sequence
             note=(
                 f"{size.users:,} users, {size.products:,} products, {size.history} of them a user; one event a user "
                 f"and batch of {BATCH}; {own.kind} Qdrant, its CPU {there:,.0f}, elapsed {elapsed:,.0f}; "
-                "up to 3 writes in flight"
+                f"writes in flight: {BATCH // WORKER.chunk_users}"
             ),
         )
     ratio, spread = side_by_side(cpu[-1], cpu[0])
