@@ -135,6 +135,11 @@ class RecentSnapshot:
         self._snapshot: CatalogueSnapshot | None = None
         self._good_until = -math.inf
 
+    @property
+    def at_hand(self) -> CatalogueSnapshot | None:
+        """The snapshot where it was read already and is young enough: worth a look for a single vector."""
+        return self._snapshot if self._clock() < self._good_until else None
+
     async def get(self) -> CatalogueSnapshot | None:
         """The snapshot; None where there are more than `at_most` products. Raises as `read_snapshot`."""
         async with self._reading:

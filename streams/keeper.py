@@ -153,7 +153,7 @@ class Keeper:
         the time only.
         """
         ids = await self.profiles.due(partitions, _now_ms(), SWEPT_AT_ONCE) if partitions else []
-        snapshot = await self._snapshots.get() if len(ids) >= _WORTH_A_SNAPSHOT else None
+        snapshot = await self._snapshots.get() if len(ids) >= _WORTH_A_SNAPSHOT else self._snapshots.at_hand
         left = ids
         while left:
             began = time.monotonic()

@@ -56,13 +56,16 @@ async def shop(qdrant: str) -> AsyncIterator[Shop]:
 async def test_it_is_read_once_until_it_is_old(shop: Shop):
     await shop.stock("a", "b")
     recent = shop.recent()
+    assert recent.at_hand is None
     first = await recent.get()
     assert first is not None
     assert sorted(first.product_ids) == ["a", "b"]
     await shop.stock("c")
     shop.now = 29.0
     assert await recent.get() is first
+    assert recent.at_hand is first
     shop.now = 30.0
+    assert recent.at_hand is None
     second = await recent.get()
     assert second is not None
     assert sorted(second.product_ids) == ["a", "b", "c"]
