@@ -69,10 +69,15 @@ class Watch:
         self._ids = PointIds(read_secret(running.settings.secret_file))
         self._sent: Counter[tuple[str, str]] = Counter()
 
-    def take(self, events: Sequence[Event]) -> Taken:
-        """As `Machine.take`, as fast as may be."""
+    @property
+    def sent(self) -> int:
+        """How many events, all in all."""
+        return self._sent.total()
+
+    def take(self, events: Sequence[Event], per_second: float | None = None) -> Taken:
+        """As `Machine.take`."""
         self._sent.update((event.topic, event.user_id) for event in events)
-        return self._running.take(events)
+        return self._running.take(events, per_second=per_second)
 
     def freshness(self, events: Sequence[Event], per_second: float) -> list[float]:
         """Seconds from sent to readable, of some of the events, evenly chosen. Returns when these are readable."""

@@ -130,13 +130,12 @@ class Taken(NamedTuple):
 
 
 class Machine:
-    """A running `afterglow up` with one worker, seen from outside."""
+    """A running `afterglow up` with one worker, seen from outside. One at a time."""
 
-    def __init__(self, folder: Path, up: psutil.Process, port: int) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.settings = load(None, self.data, environment={})
-        self._up = up
         self.worker = Consumer(self.process("worker"), port)
         self._services = {name: self.process(name) for name in ("Qdrant", "Kafka", "encoder")}
 
@@ -149,8 +148,8 @@ class Machine:
     def process(self, name: str) -> psutil.Process:
         """One of `worker`, `encoder`, `Qdrant` and `Kafka`."""
         words = _COMMANDS[name]
-        children = self._up.children(recursive=True)
-        return next(child for child in children if words & {Path(word).name for word in child.cmdline()})
+        started = psutil.Process().children(recursive=True)
+        return next(child for child in started if words & {Path(word).name for word in child.cmdline()})
 
     def port(self, name: str) -> int:
         """One that was free when it was first asked for. Not to be asked for while somebody listens there."""
@@ -236,8 +235,8 @@ def machine(*options: str, settings: Mapping[str, Mapping[str, str | int]] | Non
         sections = {"worker": {}, **(settings or {})}
         config = folder / "settings.toml"
         config.write_text(_toml({**sections, "worker": {"metrics_port": port, **sections["worker"]}}))
-        with running(folder / "data", "--config", str(config), *options) as up:
-            yield Machine(folder, psutil.Process(up.pid), port)
+        with running(folder / "data", "--config", str(config), *options):
+            yield Machine(folder, port)
 
 
 @contextmanager
