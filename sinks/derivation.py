@@ -3,9 +3,9 @@
 - **Taste**: p(t) = S(t) / (W(t) - W_pending(t) + λ), both ledgers added up: the closed-form minimiser of
   Σ a_i 2^(-(t - t_i)/h) ‖p - v_i‖² + λ‖p‖², user-profile construction with exponential forgetting. Its direction is
   the taste; its norm, between 0 and 1, says how much is known.
-- **Interests**: the history's strongest keys clustered, since one average points between a person's interests, at none of them
-  (PinnerSage, arXiv 2007.03634). Of the keys that no leader is near, the one whose neighbourhood weighs most becomes
-  a leader, up to K times; every key joins its nearest leader, if their centred cosine similarity is at least τ.
+- **Interests**: the history's strongest keys clustered, since one average points between a person's interests, at none
+  of them (PinnerSage, arXiv 2007.03634). Of the keys that no leader is near, the one whose neighbourhood weighs most
+  becomes a leader, up to K times; every key joins its nearest leader, if their centred cosine similarity is at least τ.
   (The heaviest single key as leader instead leaves 56% of the weight in nobody's interest, not 44%, and finds 9% fewer
   of the new products that customers of online-retail buy next.)
 
@@ -37,8 +37,8 @@ _LOG_FADED: Final = math.log2(FADED)
 TEXTS_OF_AN_INTEREST: Final = 3
 
 CLUSTERED_KEYS: Final = 64
-"""A history's strongest keys are clustered, and no more: similarities grow with the square of their number, and what the
-weakest of 256 add is nothing (online-retail: recall of the next order .3007 with 64 and .3005 with all, of new products
+"""A history's strongest keys are clustered, and no more: similarities grow with the square of their number, and the
+weakest of 256 add nothing (online-retail: recall of the next order .3007 with 64 and .3005 with all, of new products
 .0770 and .0762)."""
 
 _TIED_DECIMALS: Final = 12  # of shares, added up in float64
