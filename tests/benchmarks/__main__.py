@@ -110,8 +110,8 @@ def main(parts: tuple[str, ...], rounds: int, quick: bool, data: Path, page_file
     for row in measured(parts or tuple(PARTS), options):
         rows.append(row)
         click.echo(json.dumps(row.as_json(machine())) if as_json else line(row))
-    if page_file is not None:
-        page_file.write_text(page(rows, options))
+        if page_file is not None:
+            page_file.write_text(page(rows, options))
     sys.exit(1 if any(row.below_floor for row in rows) else 0)
 
 
