@@ -45,7 +45,7 @@ _COMMANDS: Final = {
 _START_MS: Final = 1_690_000_000_000
 _BETWEEN_EVENTS_MS: Final = 10_000
 _SOON_MS: Final = 30_000  # longer than a user's candidates are put off
-_LOOK_SECONDS: Final = 0.1
+_LOOK_SECONDS: Final = 0.05  # a look costs the process half a millisecond
 _SHORTEST_SLEEP_SECONDS: Final = 0.002
 _PATIENCE_SECONDS: Final = 900.0
 
@@ -124,6 +124,7 @@ class Taken(NamedTuple):
     """What taking events in came to."""
 
     per_second: float  # from the first one sent to the last one folded in
+    steady_per_second: float  # from the first batch folded in to the last, without the first
     cpu_us: float  # an event, of all consumers together
     beside_us: Mapping[str, float]  # CPU an event of the others: Kafka, Qdrant, encoder
     refreshed: int  # profiles whose candidates were derived meanwhile
@@ -181,10 +182,11 @@ class Machine:
         cpu, beside = cpu_seconds(consumers), self._beside()
         began = time.perf_counter()
         with sending(settings or self.settings, events, per_second):
-            until_folded(consumers, folded + len(events))
-            seconds = time.perf_counter() - began
+            seen = _until_folded(consumers, folded, folded + len(events))
+        per_second = len(events) / (seen[-1].at - began)
         return Taken(
-            len(events) / seconds,
+            per_second,
+            _rate_between(seen[0], seen[-1]) or per_second,
             1e6 * (cpu_seconds(consumers) - cpu) / len(events),
             {name: 1e6 * (seconds - beside[name]) / len(events) for name, seconds in self._beside().items()},
             _sum(consumers, REFRESHED) - refreshed,
@@ -253,14 +255,6 @@ def sending(
         sent.result()
 
 
-def until_folded(consumers: Sequence[Consumer], events: int) -> None:
-    """Until the consumers together have folded in so many since they started."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while (folded := _sum(consumers, "events_folded")) < events:
-        assert time.monotonic() < deadline, f"{folded:,} of {events:,} events were folded in"
-        time.sleep(_LOOK_SECONDS)
-
-
 async def encode(settings: Settings, texts: Sequence[str], kind: TextKind = TextKind.QUERY) -> float:
     """Texts a second, through the encoding worker's socket, all in one call of its client."""
     client = EncoderClient(settings.encoder_address)
@@ -270,6 +264,27 @@ async def encode(settings: Settings, texts: Sequence[str], kind: TextKind = Text
     seconds = time.perf_counter() - began
     await client.close()
     return len(texts) / seconds
+
+
+class _Seen(NamedTuple):
+    at: float  # time.perf_counter
+    folded: int
+
+
+def _until_folded(consumers: Sequence[Consumer], before: int, events: int) -> list[_Seen]:
+    """Until the consumers together have folded in so many since they started; when that has grown from `before` on."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    seen = [_Seen(time.perf_counter(), before)]
+    while seen[-1].folded < events:
+        assert time.monotonic() < deadline, f"{seen[-1].folded:,} of {events:,} events were folded in"
+        time.sleep(_LOOK_SECONDS)
+        if (folded := _sum(consumers, "events_folded")) > seen[-1].folded:
+            seen.append(_Seen(time.perf_counter(), folded))
+    return seen[1:]
+
+
+def _rate_between(first: _Seen, last: _Seen) -> float | None:
+    return (last.folded - first.folded) / (last.at - first.at) if last.at > first.at else None
 
 
 def _send(

@@ -36,10 +36,11 @@ USERS: Final = 10_000
 WARMING: Final = 5000  # events before each measurement: no cache is empty then, nor full
 ARRIVING: Final = 15_000  # events a second
 
-UNIQUE_TEXTS: Final = 6000
+UNIQUE_TEXTS: Final = 8000
 SEARCHERS: Final = 2000
 
 _TESTS: Final = Path(__file__).parents[1]
+_TYPED: Final = ("hardware-search-relevance/judgements", "game-searches/searches")
 _PLAIN: Final = "plain"
 _PLAIN_TOPICS: Final = {"topics.searches": "plain-searches", "topics.purchases": "plain-purchases"}
 _START_SECONDS: Final = 120
@@ -171,7 +172,7 @@ def _stages(running: Machine, options: Options, sides: _Sides) -> Iterator[Row]:
     shop, cpu = Shop(USERS, seed=3), median(taken.cpu_us for taken in sides.one)
     running.take(shop.events(options.scaled(WARMING)))
     with sampled(program, running.worker.process) as shares:
-        running.take(shop.events(EVENTS), per_second=ARRIVING)
+        running.take(shop.events(options.scaled(EVENTS)), per_second=ARRIVING)
     for stage, share in sorted(shares.items(), key=lambda each: -each[1]):
         yield Row(
             name=f"worker live, cached texts: {stage}", value=share * cpu, unit="µs an event", note=f"{share:.1%}"
@@ -180,18 +181,17 @@ def _stages(running: Machine, options: Options, sides: _Sides) -> Iterator[Row]:
 
 def _unique(options: Options) -> Row:
     """Both sides with an encoder that keeps nothing, so that every text is one it has never seen."""
-    typed = unique_texts(options.data, "hardware-search-relevance/judgements", "query")
+    typed = [query for file in _TYPED for query in unique_texts(options.data, file, "query")]
     texts = list(dict.fromkeys(normalise(query) for query in typed))[: options.scaled(UNIQUE_TEXTS)]
     events = [search(f"u{number % SEARCHERS}", text) for number, text in enumerate(texts)]
     with machine(settings={"encoder": {"cache_entries": 0}}) as running:
         running.take(events[: len(events) // 10])
         worker_rates, encoder_rates = [], []
         for _ in range(options.rounds):
-            running.rest()
-            worker_rates.append(running.take(events).per_second)
+            worker_rates.append(running.take(events).steady_per_second)
             running.rest()
             encoder_rates.append(asyncio.run(encode(running.settings, texts)))
-        note = f"{len(texts):,} searches of {SEARCHERS:,} users; {running.qdrant}"
+        note = f"from the first batch to the last; {len(texts):,} searches of {SEARCHERS:,} users; {running.qdrant}"
     ratio, spread = side_by_side(worker_rates, encoder_rates)
     return Row(
         name="worker live, unique texts",
