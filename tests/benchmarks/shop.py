@@ -7,7 +7,7 @@ import random
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,12 +158,14 @@ class Machine:
 
     def stock(self) -> None:
         """Makes the shop's products known to the worker, and its queries to the encoder."""
-        products = self.folder / "products.jsonl"
-        with products.open("wb") as lines:
-            for number, title in enumerate(_TITLES):
-                lines.write(orjson.dumps({"product_id": f"p{number}", "title": title}) + b"\n")
-        afterglow(self.data, "produce", str(products), "--topic", "products", "--wait")
+        self.sell({"product_id": f"p{number}", "title": title} for number, title in enumerate(_TITLES))
         asyncio.run(encode(self.settings, _QUERIES))
+
+    def sell(self, products: Iterable[Mapping[str, object]]) -> None:
+        """Makes these known to the worker; returns when it has them."""
+        file = self.folder / "products.jsonl"
+        file.write_bytes(b"".join(orjson.dumps(product) + b"\n" for product in products))
+        afterglow(self.data, "produce", str(file), "--topic", "products", "--wait")
 
     def take(
         self,
