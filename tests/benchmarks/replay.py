@@ -8,13 +8,15 @@ generation of its own, beside the same worker at rest. Neither side counts the c
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from statistics import median
 from typing import Final, NamedTuple
 
+import psutil
 from benchmarks.rows import Bound, Options, Row
 from benchmarks.shop import Machine, Shop, machine
 from machine import ENVIRONMENT, afterglow
@@ -28,6 +30,8 @@ HELD_FROM: Final = 12
 """Events a profile and window, from which on a replay is to be so many times as fast."""
 
 TIMES: Final = Bound(10, 8.6)
+
+_LOOK_SECONDS: Final = 0.05
 
 
 def measure(options: Options) -> Iterator[Row]:
@@ -96,10 +100,12 @@ def _replayed(running: Machine, generation: str) -> _Replay:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as process:
+        most = 0
+        while process.poll() is None:  # not `ru_maxrss`: that counts what this process held when it forked
+            with suppress(psutil.Error):
+                most = max(most, psutil.Process(process.pid).memory_info().rss)
+            time.sleep(_LOOK_SECONDS)
         assert process.stdout is not None
         told = json.loads(process.stdout.read())
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
     afterglow(running.data, "generations", "drop", generation, "--yes")
-    kibibytes = usage.ru_maxrss if sys.platform == "linux" else usage.ru_maxrss / 1024
-    return _Replay(told["events"] / told["seconds_folding"], kibibytes / 1024)
+    return _Replay(told["events"] / told["seconds_folding"], most / 2**20)
