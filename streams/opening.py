@@ -255,6 +255,13 @@ async def _read_anew_what_is_lost(
 
     Before they are made again, so that a crash in between repeats it. Raises GroupInUse.
     """
+    sources = generation.sources or await sources_now(settings, topics)
+    read = {source.topic: topics[source.topic] for source in sources.values()}
+    group = group_of(generation.name)
+    # Asked for before: nobody commits until the collections are there, so what is committed and has none lost it.
+    committed = await asyncio.to_thread(
+        lambda: answered(lambda: committed_offsets(settings.kafka, group, read), settings.kafka)
+    )
     roles: list[str] = []
     for collection, fed_by in (
         (profiles_collection(generation.name), ("searches", "purchases")),
@@ -267,14 +274,8 @@ async def _read_anew_what_is_lost(
             retry=RetryPolicy(),
         ):
             roles += fed_by
-    sources = generation.sources or await sources_now(settings, topics)
     lost = {sources[role].topic: sources[role].start for role in roles}
-    read = {name: topic for name, topic in topics.items() if name in lost}
-    group = group_of(generation.name)
-    committed = await asyncio.to_thread(
-        lambda: answered(lambda: committed_offsets(settings.kafka, group, read), settings.kafka)
-    )
-    back = {(name, at): lost[name][at] for name, at in committed if at < len(lost[name])}
+    back = {(name, at): lost[name][at] for name, at in committed if name in lost and at < len(lost[name])}
     if back:
         await asyncio.to_thread(set_offsets, settings.kafka, group, back)
         logger.warning(
