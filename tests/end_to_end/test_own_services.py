@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -103,6 +104,17 @@ def events() -> tuple[str, str]:
     return lines_of(products), lines_of(purchases)
 
 
+def assigned(log: Path) -> list[int]:
+    """The partitions that a worker was assigned last, by its log."""
+    found = re.findall(r"event=assigned partitions=\[([\d, ]*)\]", log.read_text())
+    return [int(partition) for partition in found[-1].split(", ")] if found and found[-1] else []
+
+
+def is_shared(first: list[int], second: list[int]) -> bool:
+    """Whichever of two workers joins first owns all partitions, until the group has agreed anew."""
+    return bool(first) and bool(second) and sorted(first + second) == list(range(8))
+
+
 def lines_of(records: list[dict[str, object]]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
@@ -117,7 +129,7 @@ def test_two_workers_share_the_partitions_and_show_their_figures(
         started({**environment, "AFTERGLOW_WORKER_METRICS_PORT": str(port)}, tmp_path / "first.log", "worker"),
         started(environment, tmp_path / "second.log", "worker"),
     ):
-        until(lambda: "assigned partitions" in (tmp_path / "second.log").read_text(), 120)
+        until(lambda: is_shared(assigned(tmp_path / "first.log"), assigned(tmp_path / "second.log")), 120)
         run(environment, "produce", "-", "--topic", "products", "--wait", input_=products)
         run(environment, "produce", "-", "--topic", "purchases", "--wait", input_=purchases)
         status = json.loads(run(environment, "status", "--json"))
