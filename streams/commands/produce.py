@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import signal
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from types import FrameType
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from streams.progress import Waiting
     from streams.refusals import Refusals
 
-MAX_LINE: Final = 1_000_000
 _REPORT_EVERY: Final = 2000
 
 
@@ -54,6 +50,7 @@ def command(
     as they are. A line that can't be understood is left out and told: exit code 1. After a Ctrl-C what was read by
     then is still delivered; a second one gives that up.
     """
+    from streams.event_files import UnreadableFile
     from streams.producer import EventProducer
     from streams.progress import wait_until_folded
     from streams.refusals import Refusals
@@ -65,7 +62,10 @@ def command(
     with ExitStack() as stack:
         progress = stack.enter_context(_bar())
         with _interruption() as interrupted, EventProducer(settings) as producer:
-            sent = _send_files(files, topic, settings, producer, refusals, rate, progress, interrupted)
+            try:
+                sent = _send_files(files, topic, settings, producer, refusals, rate, progress, interrupted)
+            except UnreadableFile as error:
+                raise click.ClickException(f"{error}; what came before was sent") from error
         seconds = time.monotonic() - started
         wait = wait and not interrupted.is_set()
         if wait:
@@ -106,14 +106,15 @@ def _send_files(
     progress: Progress | None,
     interrupted: Event,
 ) -> int:
+    from streams.event_files import MAX_LINE, lines, opened
     from streams.events import InvalidEvent, event_key
 
     decode, name = _decoder(topic), getattr(settings.topics, topic)
     sent, started = 0, time.monotonic()
     for file in files:
-        with _opened(file) as (lines, position, size):
+        with opened(file) as (content, position, size):
             task = progress.add_task(file, total=size, events=0) if progress else None
-            for number, line in _lines(lines, file):
+            for number, line in lines(content, file):
                 if rate is not None:
                     _pace(producer, started + sent / rate, interrupted)
                 if interrupted.is_set():
@@ -147,49 +148,6 @@ def _decoder(topic: str) -> Callable[[bytes, int], events.Event]:
         "products": decode_line,
     }
     return decoders[topic]
-
-
-def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines without the white space around them; blank ones left out.
-
-    Memory is bounded: of a line longer than `MAX_LINE` only a piece comes, which is still too long.
-    """
-    number = 0
-    try:
-        while line := file.readline(MAX_LINE + 2):
-            number += 1
-            if not line.endswith(b"\n"):
-                while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
-                    pass
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")  # the mark some editors put before UTF-8
-            if line.endswith(b"\n") or len(line) <= MAX_LINE:
-                line = line.strip()
-            if line:
-                yield number, line
-    except (OSError, EOFError, zlib.error) as error:
-        raise click.ClickException(
-            f"{name} can't be read after line {number}: {error}; what came before was sent"
-        ) from error
-
-
-@contextmanager
-def _opened(name: str) -> Iterator[tuple[BinaryIO, Callable[[], int], int | None]]:
-    """The file's lines, uncompressed; how far it has been read, and its size (bytes on disk, None if unknown)."""
-    if name == "-":
-        yield sys.stdin.buffer, lambda: 0, None
-        return
-    path = Path(name)
-    with ExitStack() as stack:
-        raw = stack.enter_context(path.open("rb"))
-        lines: BinaryIO = raw
-        if path.suffix == ".gz":
-            lines = stack.enter_context(cast(BinaryIO, gzip.GzipFile(fileobj=raw)))
-        elif path.suffix in (".zst", ".zstd"):
-            from streams.commands.zstandard_file import ZstandardFile
-
-            lines = stack.enter_context(cast(BinaryIO, io.BufferedReader(ZstandardFile(raw), 1 << 17)))
-        yield lines, raw.tell, path.stat().st_size
 
 
 def _pace(producer: EventProducer, not_before: float, interrupted: Event) -> None:

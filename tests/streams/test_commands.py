@@ -16,13 +16,13 @@ import pytest
 import zstandard
 
 from streams.commands import COMMANDS, main
-from streams.commands.zstandard_file import ZstandardFile
 from streams.dead_letters import DeadLetter
 from streams.events import decode_product, decode_purchase, decode_search
 from streams.kafka import connect_admin
 from streams.producer import EventProducer
 from streams.settings import Settings
 from streams.topics import end_offsets, ensure_topics
+from streams.zstandard_file import ZstandardFile
 
 Afterglow = Callable[[Sequence[str]], tuple[int, str, str]]
 
