@@ -7,13 +7,13 @@ there is one way in which a list comes about.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from sinks.catalogue import Catalogue
+from sinks.catalogue import Nearby, Product
 from sinks.derivation import Taste, Vector, centred, centring
 from sinks.ledgers import ProfileState, is_query
 from sinks.points import JSON
@@ -22,6 +22,14 @@ from sinks.snapshot import CatalogueSnapshot, Neighbours
 
 _DEPTH = 3
 """Products looked at near each interest, for each place in the list: enough to rank, few enough to be quick."""
+
+
+class Products(Protocol):
+    """What is asked of a catalogue: `sinks.catalogue.Catalogue`, or one in memory."""
+
+    async def get(self, product_ids: Iterable[str]) -> dict[str, Product]: ...
+
+    async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]: ...
 
 
 class Recommendation(NamedTuple):
@@ -46,7 +54,7 @@ class Recommendation(NamedTuple):
 
 
 async def recommend(
-    catalogue: Catalogue,
+    catalogue: Products,
     states: Sequence[ProfileState],
     tastes: Sequence[Taste],
     mean: Vector,
@@ -81,7 +89,7 @@ async def recommend(
 class _Asking:
     """What is the same for every person of a call."""
 
-    catalogue: Catalogue
+    catalogue: Products
     snapshot: CatalogueSnapshot | None
     mean: Vector
     rules: RankingRules

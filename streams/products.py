@@ -118,9 +118,13 @@ class CatalogueUpdater:
 async def catalogue_mean(products: ProductStore, dimension: int) -> tuple[Vector, int]:
     """μ of the catalogue, float32 [d], and how many products it has now."""
     count, vectors = await asyncio.gather(products.count(), products.sample_vectors(SAMPLE))
-    if not len(vectors):
-        return np.zeros(dimension, np.float32), count
-    return (vectors.sum(axis=0, dtype=np.float64) / (len(vectors) + SHRINKAGE)).astype(np.float32), count
+    return mean_of(vectors) if len(vectors) else np.zeros(dimension, np.float32), count
+
+
+def mean_of(vectors: Vector) -> Vector:
+    """μ of a sample of the catalogue ([n, d], n from 1), float32 [d]."""
+    mean: Vector = (vectors.sum(axis=0, dtype=np.float64) / (len(vectors) + SHRINKAGE)).astype(np.float32)
+    return mean
 
 
 def _understand(record: Record) -> StoredProduct:

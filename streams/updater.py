@@ -303,26 +303,13 @@ class Updater:
                 continue
             record = mine[0].record
             home = ledger.applied.partition if ledger.applied.topic_id == record.topic_id else record.partition
-            steps = [self._fold_event(understood, known) for understood in mine if _is_at_home(understood, home)]
+            steps = [
+                fold_event(one.event, one.record.offset, one.query, one.vector, known, self._weights)
+                for one in mine
+                if _is_at_home(one, home)
+            ]
             new += fold(ledger, record.topic_id, home, steps, rules)
         return new
-
-    def _fold_event(self, understood: _Understood, known: Mapping[str, Vector]) -> FoldEvent:
-        record, event, weights = understood.record, understood.event, self._weights
-        contributions: tuple[Contribution, ...]
-        if isinstance(event, Purchase):
-            vector = known.get(event.product_id) if understood.vector is None else understood.vector
-            contributions = (Contribution(product_key(event.product_id), weights.purchase, vector),)
-            order = stable_hash(event.order_id or str(event.ts))
-        else:
-            contributions = ()
-            if understood.query:
-                contributions = (Contribution(query_key(understood.query), weights.search, understood.vector),)
-            if clicked := event.clicked_product_id:
-                contributions += (Contribution(product_key(clicked), weights.click, known.get(clicked)),)
-            order = record.offset + 1  # each search is an order of its own
-        event_id = stable_hash(event.event_id) if event.event_id else 0
-        return FoldEvent(record.offset, event.ts, order, event_id, contributions)
 
     async def _vectors_of(
         self, users: Mapping[str, list[_Understood]], states: Mapping[str, ProfileState], *, histories: bool
@@ -412,6 +399,33 @@ class Updater:
             provisional = [id_ for id_, product in known.items() if product.source == UNSOURCED]
             if provisional and (waiters := await self._profiles.waiting_for(provisional)):
                 await self.settle(waiters)
+
+
+def fold_event(
+    event: Search | Purchase,
+    offset: int,
+    query: str,
+    vector: Vector | None,
+    known: Mapping[str, Vector],
+    weights: Weights,
+) -> FoldEvent:
+    """An event as the fold takes it.
+
+    `query` is the search's, normalised; empty for a purchase, and where nothing is left of it. `vector` is that of the
+    query, or of the title that a purchase brings. `known` holds the vectors of known products.
+    """
+    contributions: tuple[Contribution, ...]
+    if isinstance(event, Purchase):
+        own = known.get(event.product_id) if vector is None else vector
+        contributions = (Contribution(product_key(event.product_id), weights.purchase, own),)
+        order = stable_hash(event.order_id or str(event.ts))
+    else:
+        contributions = (Contribution(query_key(query), weights.search, vector),) if query else ()
+        if clicked := event.clicked_product_id:
+            contributions += (Contribution(product_key(clicked), weights.click, known.get(clicked)),)
+        order = offset + 1  # each search is an order of its own
+    event_id = stable_hash(event.event_id) if event.event_id else 0
+    return FoldEvent(offset, event.ts, order, event_id, contributions)
 
 
 _UNDERIVED: Final = Taste(at=0, long=None, short=None, interests=())
