@@ -15,6 +15,10 @@ import grpc
 
 from deploy.ports import LOOPBACK, kept_ports
 
+_KEEPING_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20)}
+"""Lets glibc keep the memory of one request for the next: a tenth of the embedded service's CPU went into giving it
+back to the kernel and taking it anew."""
+
 
 class QdrantUnavailable(Exception):
     """Qdrant can't be started; the message says what to do."""
@@ -65,7 +69,7 @@ class QdrantServer:
     @property
     def environment(self) -> Mapping[str, str]:
         if not self.binary:
-            return {}
+            return _KEEPING_MEMORY
         return {
             "QDRANT__SERVICE__HOST": LOOPBACK,
             "QDRANT__SERVICE__GRPC_PORT": str(self._ports["grpc"]),

@@ -29,7 +29,7 @@ from sinks.ledgers import StateError
 from sinks.retry import PermanentSinkError, Retry, RetryPolicy, log_retry
 from streams.app import create_app
 from streams.continuity import Continuity, Discontinuity, check_committed
-from streams.garbage import collect_rarely
+from streams.garbage import collect_rarely, keep_freed_memory
 from streams.generations import connected, group_of
 from streams.groups import LIVE, GroupInUse, members_of
 from streams.kafka import KafkaUnreachable, answered, connect_admin
@@ -228,6 +228,7 @@ class _Worker:
     async def _run(self) -> None:
         """Everything this worker does beside reading: until it is cancelled (SIGTERM) or something fails for good."""
         collect_rarely()
+        keep_freed_memory()
         logger.info("event=worker_running generation=%s", self._opened.generation.name)
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -92,13 +92,14 @@ async def _replay(
 ) -> Replayed:
     from sinks.collections import read_generation
     from sinks.generations import served_generation
-    from streams.garbage import collect_rarely
+    from streams.garbage import collect_rarely, keep_freed_memory
     from streams.generations import connected, inherited
     from streams.opening import open_for_replay
     from streams.replay import Replay
 
     client = connected(settings)
     collect_rarely()
+    keep_freed_memory()
     try:
         served = await served_generation(client)
         record = await read_generation(client, served) if served is not None else None

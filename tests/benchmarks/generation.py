@@ -22,7 +22,7 @@ from encoders.client import EncoderClient
 from sinks.collections import open_generation, profiles_collection
 from sinks.connection import connect
 from sinks.identity import PointIds
-from streams.garbage import collect_rarely
+from streams.garbage import collect_rarely, keep_freed_memory
 from streams.keeper import SWEPT_AT_ONCE, Keeper
 from streams.opening import new_generation
 from streams.records import Record
@@ -95,6 +95,7 @@ class KeptGeneration:
         )
         await self.keeper.start()
         collect_rarely()
+        keep_freed_memory()
 
     async def close(self) -> None:
         await self.client.close()

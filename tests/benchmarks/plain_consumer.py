@@ -16,7 +16,7 @@ import uvloop
 from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from streams.garbage import collect_rarely
+from streams.garbage import collect_rarely, keep_freed_memory
 from streams.generations import connected, group_of
 from streams.kafka import client_config
 from streams.keeper import SWEPT_AT_ONCE, Keeper
@@ -124,6 +124,7 @@ async def consume(settings: Settings) -> None:
     keeper = Keeper(opened.settings, opened.generation, client=client, encoder=opened.encoder, ids=opened.ids)
     await keeper.start()
     collect_rarely()
+    keep_freed_memory()
     running = asyncio.ensure_future(PlainConsumer(opened, keeper).run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     await asyncio.wait([running])
