@@ -28,7 +28,7 @@ from qdrant_client import grpc as qdrant
 from sinks.connection import timeout_of
 from sinks.points import Payload, Stored, Vector, payload_point
 from sinks.retry import PermanentSinkError, RetryPolicy, until_answered
-from sinks.writes import MAJORITY, VERSION_LIMIT, Write, new_version, read_versions, upsert_request, write
+from sinks.writes import MAJORITY, VERSION_LIMIT, Write, new_version, read_versions, upsert, upsert_request, write
 
 Answer = TypeVar("Answer")
 
@@ -367,7 +367,7 @@ class _Opening:
         await self._until_answered(
             collection,
             "an upsert",
-            lambda: self._client.grpc_points.Upsert(request, timeout=timeout_of(self._client)),
+            lambda: upsert(self._client, request),
         )
         if await self._version(collection, _PROBE_POINT) != stored:
             raise RefusedGeneration(

@@ -1,5 +1,8 @@
 """A Qdrant client as Afterglow needs it: gRPC only, answers uncompressed, deadlines on every call."""
 
+from typing import Any
+
+import grpc
 from qdrant_client import AsyncQdrantClient
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
@@ -57,6 +60,14 @@ def connect(
         grpc_options=dict(_GRPC_OPTIONS),
         check_compatibility=False,  # it asks the REST port, which need not be reachable
     )
+
+
+def channel_of(client: AsyncQdrantClient) -> grpc.aio.Channel:
+    """One of the client's own channels, the next in turn: with its credentials, API key and options."""
+    _ = client.grpc_points  # makes the channels at first, and takes the next in turn
+    remote: Any = client._client
+    channel: grpc.aio.Channel = remote._grpc_channel_pool[remote._grpc_client_next_index]
+    return channel
 
 
 def timeout_of(client: AsyncQdrantClient) -> float:

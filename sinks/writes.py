@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
-from sinks.connection import timeout_of
+from sinks.connection import channel_of, timeout_of
 from sinks.points import POINTS_FIELD, WirePoint, delimited
 from sinks.retry import (
     TRANSIENT,
@@ -173,9 +173,7 @@ async def _send(
     """
     for part in _parts(writes):
         try:
-            response = await client.grpc_points.Upsert(
-                upsert_request(collection, part, replicated), timeout=timeout_of(client)
-            )
+            response = await upsert(client, upsert_request(collection, part, replicated))
         except TRANSIENT as failure:
             if is_too_large(failure) and len(part) > 1:
                 half = len(part) // 2
@@ -192,6 +190,7 @@ async def _send(
     return _COMPLETED
 
 
+_UPSERT = "/qdrant.Points/Upsert"
 _COMPLETED = "Completed"
 _ONLY_THE_VERSION = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["version"]))
 _NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
@@ -199,22 +198,32 @@ MAJORITY = qdrant.ReadConsistency(type=qdrant.ReadConsistencyType.Majority)
 _STRONG = qdrant.WriteOrdering(type=qdrant.WriteOrderingType.Strong)
 
 
-def upsert_request(collection: str, writes: Sequence[Write], replicated: bool) -> qdrant.UpsertPoints:
+def upsert_request(collection: str, writes: Sequence[Write], replicated: bool) -> bytes:
+    """A serialised `qdrant.UpsertPoints`: all but the points as protobuf has it, and the points as they are."""
     may_replace = [0, *(w.replaces for w in writes if w.replaces is not None)]
     version_was_read = qdrant.Condition(
         field=qdrant.FieldCondition(
             key="version", match=qdrant.Match(integers=qdrant.RepeatedIntegers(integers=may_replace))
         )
     )
-    request = qdrant.UpsertPoints(
+    without_points = qdrant.UpsertPoints(
         collection_name=collection,
         wait=True,
         update_filter=qdrant.Filter(must=[version_was_read]),
         ordering=_STRONG if replicated else None,
     )
-    # The points are bytes already: merging adds them to `points` at the price of copying memory.
-    request.MergeFromString(b"".join([delimited(POINTS_FIELD, w.point) for w in writes]))
-    return request
+    # A message's fields may come in any order, so what is appended to it is a part of it.
+    return b"".join([without_points.SerializeToString(), *(delimited(POINTS_FIELD, w.point) for w in writes)])
+
+
+async def upsert(client: AsyncQdrantClient, request: bytes) -> qdrant.PointsOperationResponse:
+    """Send a request of `upsert_request`, on one of the client's own channels.
+
+    As bytes: the client's method takes a protobuf object, for which 128 profiles would be parsed and serialised again.
+    """
+    call = channel_of(client).unary_unary(_UPSERT, response_deserializer=qdrant.PointsOperationResponse.FromString)
+    response: qdrant.PointsOperationResponse = await call(request, timeout=timeout_of(client))
+    return response
 
 
 def _parts(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:

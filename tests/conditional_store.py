@@ -1,6 +1,7 @@
 """A store that decides conditions as Qdrant does, and fails on cue."""
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -27,7 +28,7 @@ class Turn(Enum):
 
 @dataclass
 class ConditionalStore:
-    """The gRPC points service, as far as writes go, and the client that leads to it."""
+    """The gRPC points service, as far as writes go, and the client and the channel that lead to it."""
 
     script: deque[Turn] = field(default_factory=deque)
     message_limit: int = 2**62
@@ -43,9 +44,29 @@ class ConditionalStore:
 
     init_options = {"timeout": 5.0}  # noqa: RUF012 - the client's attribute
 
+    _grpc_client_next_index = 0
+
     @property
     def grpc_points(self) -> "ConditionalStore":
         return self
+
+    @property
+    def _client(self) -> "ConditionalStore":
+        return self
+
+    @property
+    def _grpc_channel_pool(self) -> "list[ConditionalStore]":
+        return [self]
+
+    def unary_unary(
+        self, method: str, response_deserializer: object
+    ) -> Callable[[bytes, float], Awaitable[qdrant.PointsOperationResponse]]:
+        assert method == "/qdrant.Points/Upsert"
+
+        def call(request: bytes, timeout: float) -> Awaitable[qdrant.PointsOperationResponse]:
+            return self.Upsert(qdrant.UpsertPoints.FromString(request), timeout)
+
+        return call
 
     def version(self, id_: str) -> int | None:
         return self.points[id_].payload["version"].integer_value if id_ in self.points else None

@@ -192,7 +192,7 @@ def _on_the_wire(own: OwnQdrant, profiles: Sequence[Profile]) -> Row:
     at_once = CALLS[0][0]
     some = profiles[:at_once]
     writes = [_write(profile, Held(version=new_version()))[0] for profile in some]
-    ours = upsert_request(SHOP, writes, replicated=False).ByteSize() / len(some)
+    ours = len(upsert_request(SHOP, writes, replicated=False)) / len(some)
     points = [_bare_point(profile.id, vector) for profile, vector in zip(some, _unit_vectors(len(some)), strict=True)]
     request = qdrant.UpsertPoints(
         collection_name=BARE, wait=True, points=[RestToGrpc.convert_point_struct(point) for point in points]

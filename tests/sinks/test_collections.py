@@ -47,7 +47,7 @@ class MemoryQdrant:
 
     def __init__(self, store: ConditionalStore) -> None:
         self._collections = AsyncQdrantClient(":memory:")
-        self.grpc_points = store
+        self.grpc_points = self._client = store
         self.init_options = store.init_options
 
     def __getattr__(self, name: str) -> object:

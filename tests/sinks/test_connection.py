@@ -1,6 +1,46 @@
+import warnings
+from collections.abc import AsyncIterator
+
+import grpc
 import pytest
 
-from sinks.connection import connect, timeout_of
+from sinks.connection import channel_of, connect, timeout_of
+
+
+class Echo(grpc.GenericRpcHandler):
+    """A service that answers any request with itself, and remembers what came with it."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, str] = {}
+
+    def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    async def _answer(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        self.metadata = dict(context.invocation_metadata())
+        return request
+
+
+@pytest.fixture
+async def echo() -> AsyncIterator[tuple[Echo, str]]:
+    """A service, and its address."""
+    server, service = grpc.aio.server(), Echo()
+    server.add_generic_rpc_handlers((service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield service, f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+async def test_bytes_go_through_a_channel_as_they_are_and_with_the_api_key(echo: tuple[Echo, str]) -> None:
+    service, address = echo
+    with warnings.catch_warnings(action="ignore"):  # that the key crosses the network readable
+        client = connect(address, api_key="open-sesame")
+    for _ in range(4):  # each of its channels, and the first again
+        assert await channel_of(client).unary_unary("/qdrant.Points/Upsert")(b"\x01\x02") == b"\x01\x02"
+        assert service.metadata["api-key"] == "open-sesame"
+        service.metadata = {}
+    await client.close()
 
 
 async def test_a_call_of_this_package_may_take_exactly_what_was_said() -> None:
