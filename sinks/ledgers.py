@@ -131,6 +131,7 @@ class Ledger:
     distinct: int = 0  # keys ever taken into the history
     open_order: int = 0  # 64-bit hash of the newest order; 0: none yet
     event_ids: list[int] = field(default_factory=list)  # 64-bit hashes of the newest, oldest first
+    noise: dict[str, int] = field(default_factory=dict)  # events that weighed less, by reason; stored beside the bytes
 
     @property
     def history(self) -> NDArray[np.void]:
@@ -177,7 +178,10 @@ def total_log_weight(weights: Iterable[float]) -> float:
 
 
 def encode_state(state: ProfileState) -> bytes:
-    """The compact binary form of a state. `decode_state` gives an equal state back, sums rounded to float32."""
+    """The compact binary form of a state. `decode_state` gives an equal state back, sums rounded to float32.
+
+    Without `noise`: few profiles have any, and the payload has it, where `status` can add it up.
+    """
     parts: list[bytes] = [bytes([_FORMAT])]
     for ledger in state:
         _encode_ledger(ledger, parts)

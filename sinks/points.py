@@ -17,6 +17,7 @@ vectors              `long`, `short`: [d] float16, cosine; `interests`: [k, d] f
 `known`              float: the norm of `long` before Qdrant normalised it: how much is known, in [0, 1)
 `n_searches`         integer: searches folded in, ever
 `n_purchases`        integer: purchases folded in, ever
+`noise`              {reason: integer}: searches that weighed less than others, ever; absent without any
 `last_search_ts`     integer, ms: the newest search's `ts`; absent before the first
 `last_purchase_ts`   integer, ms: the newest purchase's `ts`; absent before the first
 `made_at`            integer, ms: when `candidates` were derived; absent before the first time
@@ -36,7 +37,7 @@ import binascii
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NewType, TypeAlias
 
@@ -160,6 +161,8 @@ class StoredProfile:
     """`candidates` as they lie in Qdrant, to be carried over by a write that does not derive them anew."""
     vectors: Mapping[str, NDArray[np.float32]]
     """Those of `long`, `short` [d] and `interests` [k, d] that were asked for and exist; unit rows."""
+    noise: Mapping[str, int] = field(default_factory=dict)
+    """Searches that weighed less, by reason."""
 
     @property
     def interests(self) -> list[dict[str, JSON]]:
@@ -202,6 +205,7 @@ def read_profile(point: qdrant.RetrievedPoint) -> StoredProfile:
         interests_value=_wire(stored, "interests"),
         candidates_value=_wire(stored, "candidates"),
         vectors=read_vectors(point),
+        noise=_counts(stored, "noise"),
     )
 
 
@@ -379,6 +383,12 @@ def _base64(stored: Stored, name: str) -> bytes:
 
 def _strings(stored: Stored, name: str) -> tuple[str, ...]:
     return tuple(v.string_value for v in stored[name].list_value.values) if name in stored else ()
+
+
+def _counts(stored: Stored, name: str) -> dict[str, int]:
+    if name not in stored:
+        return {}
+    return {reason: int(n.integer_value) for reason, n in stored[name].struct_value.fields.items()}
 
 
 def _wire(stored: Stored, name: str) -> WireValue:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from qdrant_client import AsyncQdrantClient
@@ -17,11 +18,11 @@ from sinks.writes import Write, write
 
 _STATE = qdrant.WithPayloadSelector(
     include=qdrant.PayloadIncludeSelector(
-        fields=["version", "state", "due", "made_at", "made_from", "candidates", "partition"]
+        fields=["version", "state", "due", "made_at", "made_from", "candidates", "partition", "noise"]
     )
 )
 _COUNTS = qdrant.WithPayloadSelector(
-    include=qdrant.PayloadIncludeSelector(fields=["version", "n_searches", "n_purchases", "pending", "due"])
+    include=qdrant.PayloadIncludeSelector(fields=["version", "n_searches", "n_purchases", "noise", "pending", "due"])
 )
 _NO_PAYLOAD = qdrant.WithPayloadSelector(enable=False)
 _NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
@@ -38,6 +39,7 @@ class Held(NamedTuple):
     made_at: int | None = None  # when the candidates were derived, ms
     made_from: tuple[float, float] | None = None  # the log-weights (long, short) they were derived from
     candidates: WireValue = NO_ITEMS  # carried over, unopened, by a write that does not derive them anew
+    noise: Mapping[str, int] = MappingProxyType({})  # searches that weighed less, by reason
 
     @property
     def size(self) -> int:
@@ -46,7 +48,9 @@ class Held(NamedTuple):
 
     def decoded(self) -> ProfileState:
         """A state of the caller's own, to fold into. Raises StateError for bytes of another format."""
-        return decode_state(self.state) if self.state else ProfileState(Ledger(), Ledger())
+        state = decode_state(self.state) if self.state else ProfileState(Ledger(), Ledger())
+        state.searches.noise.update(self.noise)
+        return state
 
 
 MISSING = Held()
@@ -247,4 +251,5 @@ def held_of(profile: StoredProfile) -> Held:
         made_at=profile.made_at,
         made_from=profile.made_from,
         candidates=profile.candidates_value,
+        noise=profile.noise,
     )

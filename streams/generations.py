@@ -12,7 +12,7 @@ from sinks.collections import Generation
 from sinks.connection import connect
 from sinks.generations import served_generation
 from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy
-from streams.rules import profiles_of
+from streams.rules import UNRECORDED, profiles_of
 from streams.settings import Profiles, Settings
 
 FIRST: Final = "main"
@@ -86,7 +86,7 @@ def inherited(settings: Settings, generation: Generation) -> Settings:
     kept = {
         field: getattr(recorded, field)
         for field in Profiles.__struct_fields__
-        if settings.source(f"profiles.{field}") == "default"
+        if settings.source(f"profiles.{field}") == "default" and (field not in UNRECORDED or field in generation.fold)
     }
     return msgspec.structs.replace(settings, profiles=msgspec.structs.replace(settings.profiles, **kept))
 

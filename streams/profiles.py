@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,15 @@ class FoldRules:
     history: int  # M: keys kept in the history
     event_id_memory: int  # newest event ids remembered
     pending: int  # products waited for, at most
+    allowance: float | None = None  # weight that `short` takes in full (see `_hurried`); None: nothing is damped
+
+
+RATE: Final = "rate"
+REPETITION: Final = "repetition"
+"""Why the fold damps events, beside the reasons that lie in their texts."""
+
+_NOTED: Final = -math.log2(0.9)
+"""Damped by less than a tenth, an event isn't counted: where W just reaches the allowance, float noise would decide."""
 
 
 class Rules(NamedTuple):
@@ -70,7 +79,7 @@ class FoldEvent(NamedTuple):
     """An event as the fold sees it: where it stood in its partition, when it happened, and what it contributes.
 
     `order` and `event_id` are 64-bit hashes (`stable_hash`); an `event_id` of 0 is none, and such an event is never
-    taken for a duplicate.
+    taken for a duplicate. `noise` is why a contribution weighs less, or is left out; empty where none does.
     """
 
     offset: int
@@ -78,6 +87,7 @@ class FoldEvent(NamedTuple):
     order: int
     event_id: int
     contributions: tuple[Contribution, ...]
+    noise: str = ""
 
 
 @lru_cache(maxsize=16_384)  # an order's lines come one after the other
@@ -104,8 +114,9 @@ def fold(ledger: Ledger, topic_id: str, partition: int, events: Sequence[FoldEve
     ledger.applied = Applied(topic_id, partition, reached)
     counted = _without_duplicates(ledger, fresh, rules.event_id_memory)
     if counted:
-        _add_to_sums(ledger, counted, rules)
-        _add_to_history(ledger, counted, rules)
+        newest = ledger.newest_ts if ledger.events else counted[0].ts
+        gains = _add_to_weights(ledger, counted, rules)
+        _add_to_sums(ledger, gains, ledger.newest_ts - newest, rules)
         ledger.events += len(counted)
     return len(fresh)
 
@@ -146,15 +157,36 @@ def _without_duplicates(ledger: Ledger, events: Sequence[FoldEvent], memory: int
     return counted
 
 
-def _add_to_sums(ledger: Ledger, events: Sequence[FoldEvent], rules: FoldRules) -> None:
-    """S moves to the newest time and gains every known vector; W gains every weight, known or not."""
-    newest = max(event.ts for event in events)
-    newest = max(newest, ledger.newest_ts) if ledger.events else newest
-    vectors: list[NDArray[np.float32]] = []
-    factors: list[tuple[float, float]] = []
-    for event in events:
+class _Gain(NamedTuple):
+    """What a contribution adds: its log-weights, damped, and its vector."""
+
+    long: float
+    short: float
+    vector: NDArray[np.float32]
+
+
+def _add_to_weights(ledger: Ledger, events: Sequence[FoldEvent], rules: FoldRules) -> list[_Gain]:
+    """Event by event: W gains every weight, known product or not, and the history's keys theirs; after each event the
+    weakest beyond M leave, and `evicted` gains theirs. Returns what S has yet to gain.
+    """
+    ledger.reserve(sum(len(event.contributions) for event in events))
+    keys, rows = ledger.keys, ledger.rows
+    row_of = {key: row for row, key in enumerate(keys)}
+    weights = rows["weight"]
+    gains: list[_Gain] = []
+    for n, event in enumerate(events):
+        if event.order != ledger.open_order:
+            ledger.open_order = event.order
+            ledger.orders += 1
+        order, seconds = ledger.orders, event.ts // 1000
+        hurried = _hurried(ledger, event.ts, rules)
+        repeated = 0.0
         for key, weight, vector in event.contributions:
-            magnitude = math.log2(weight)
+            row = row_of.get(key)
+            magnitude = math.log2(weight) - hurried
+            if row is not None and rules.allowance is not None and is_query(key):
+                repeated = _repeated(rows[row], order, seconds, rules)
+                magnitude -= repeated
             long = magnitude + event.ts / rules.half_life_long_ms
             short = magnitude + event.ts / rules.half_life_short_ms
             ledger.weight_long = add_log_weights(ledger.weight_long, long)
@@ -162,59 +194,17 @@ def _add_to_sums(ledger: Ledger, events: Sequence[FoldEvent], rules: FoldRules) 
             if vector is None:
                 _owe(ledger, key[1:], Debt(long, short), rules.pending)
             else:
-                vectors.append(vector)
-                factors.append(
-                    (
-                        _weight_at(long, newest, rules.half_life_long_ms),
-                        _weight_at(short, newest, rules.half_life_short_ms),
-                    )
-                )
-    age = newest - ledger.newest_ts
-    if ledger.long is not None:
-        ledger.long *= 2.0 ** (-age / rules.half_life_long_ms)
-    if ledger.short is not None:
-        ledger.short *= 2.0 ** (-age / rules.half_life_short_ms)
-    if vectors:
-        long_gain, short_gain = np.array(factors).T @ np.array(vectors, np.float64)
-        ledger.long = long_gain if ledger.long is None else ledger.long + long_gain
-        ledger.short = short_gain if ledger.short is None else ledger.short + short_gain
-    ledger.newest_ts = newest
-
-
-def _owe(ledger: Ledger, product_id: str, debt: Debt, at_most: int) -> None:
-    owed = ledger.pending.get(product_id, NO_DEBT)
-    ledger.pending[product_id] = Debt(add_log_weights(owed.long, debt.long), add_log_weights(owed.short, debt.short))
-    if len(ledger.pending) > at_most:
-        weakest = min(ledger.pending, key=lambda waiting: (ledger.pending[waiting].long, waiting))
-        gone = ledger.pending.pop(weakest)
-        ledger.lost = Debt(add_log_weights(ledger.lost.long, gone.long), add_log_weights(ledger.lost.short, gone.short))
-        ledger.n_lost += 1
-
-
-def _add_to_history(ledger: Ledger, events: Sequence[FoldEvent], rules: FoldRules) -> None:
-    """Keys gain their weights; after each event the weakest beyond M leave, and `evicted` gains theirs."""
-    ledger.reserve(sum(len(event.contributions) for event in events))
-    keys, rows = ledger.keys, ledger.rows
-    row_of = {key: row for row, key in enumerate(keys)}
-    weights = rows["weight"]
-    for event in events:
-        if event.order != ledger.open_order:
-            ledger.open_order = event.order
-            ledger.orders += 1
-        order, seconds = ledger.orders, event.ts // 1000
-        for key, weight, vector in event.contributions:
-            log_weight = math.log2(weight) + event.ts / rules.half_life_long_ms
-            row = row_of.get(key)
+                gains.append(_Gain(long, short, vector))
             if row is None:
                 row_of[key] = len(keys)
-                rows[len(keys)] = (log_weight, seconds, seconds, 1, 1.0, order, order)
+                rows[len(keys)] = (long, seconds, seconds, 1, 1.0, order, order)
                 keys.append(key)
                 ledger.distinct += 1
                 ledger.later_lines += order > 1
                 if is_query(key) and vector is not None:
                     ledger.query_vectors[key] = QueryVector.of(vector)
                 continue
-            weights[row] = add_log_weights(float(weights[row]), log_weight)
+            weights[row] = add_log_weights(float(weights[row]), long)
             _, first, last, count, recency, first_order, last_order = rows[row].item()
             if last_order != order:
                 ledger.repeats += 1
@@ -232,6 +222,62 @@ def _add_to_history(ledger: Ledger, events: Sequence[FoldEvent], rules: FoldRule
             )
         while len(keys) > rules.history:
             _evict_weakest(ledger, row_of)
+        ledger.newest_ts = max(ledger.newest_ts, event.ts) if n or ledger.events else event.ts
+        if reason := event.noise or (hurried > _NOTED and RATE) or (repeated > _NOTED and REPETITION):
+            ledger.noise[reason] = ledger.noise.get(reason, 0) + 1
+    return gains
+
+
+def _hurried(ledger: Ledger, ts: int, rules: FoldRules) -> float:
+    """How many times the weight of an event is halved since its user is faster than people are.
+
+    What the short fold holds at `newest_ts`, decayed to the event's time on either side, is how much came within about
+    a half-life. Beyond the allowance a, an event weighs (a / W)² of its weight, so that W grows with the third root of
+    the rate; up to it, all of it.
+    """
+    if rules.allowance is None or ledger.weight_short == NOTHING:
+        return 0.0
+    around = ledger.newest_ts + abs(ts - ledger.newest_ts)
+    return max(0.0, 2.0 * (ledger.weight_short - around / rules.half_life_short_ms - math.log2(rules.allowance)))
+
+
+def _repeated(row: np.void, order: int, seconds: int, rules: FoldRules) -> float:
+    """How many times the weight of a query is halved since its user has just made it.
+
+    It weighs 1 / (1 + r), where r counts its earlier times, each worth less by `ORDER_DECAY` at every search since, and
+    less by the short half-life: 5/9 the second time in a row, and never below 1/5.
+    """
+    since = 2.0 ** (-abs(seconds - int(row["last"])) * 1000.0 / rules.half_life_short_ms)
+    return math.log2(1.0 + float(row["recency"]) * ORDER_DECAY ** (order - int(row["last_order"])) * since)
+
+
+def _add_to_sums(ledger: Ledger, gains: Sequence[_Gain], age: int, rules: FoldRules) -> None:
+    """S moves on by `age` (ms), to the newest time, and gains every known vector."""
+    if ledger.long is not None:
+        ledger.long *= 2.0 ** (-age / rules.half_life_long_ms)
+    if ledger.short is not None:
+        ledger.short *= 2.0 ** (-age / rules.half_life_short_ms)
+    if gains:
+        factors = [
+            (
+                _weight_at(gain.long, ledger.newest_ts, rules.half_life_long_ms),
+                _weight_at(gain.short, ledger.newest_ts, rules.half_life_short_ms),
+            )
+            for gain in gains
+        ]
+        long, short = np.array(factors).T @ np.array([gain.vector for gain in gains], np.float64)
+        ledger.long = long if ledger.long is None else ledger.long + long
+        ledger.short = short if ledger.short is None else ledger.short + short
+
+
+def _owe(ledger: Ledger, product_id: str, debt: Debt, at_most: int) -> None:
+    owed = ledger.pending.get(product_id, NO_DEBT)
+    ledger.pending[product_id] = Debt(add_log_weights(owed.long, debt.long), add_log_weights(owed.short, debt.short))
+    if len(ledger.pending) > at_most:
+        weakest = min(ledger.pending, key=lambda waiting: (ledger.pending[waiting].long, waiting))
+        gone = ledger.pending.pop(weakest)
+        ledger.lost = Debt(add_log_weights(ledger.lost.long, gone.long), add_log_weights(ledger.lost.short, gone.short))
+        ledger.n_lost += 1
 
 
 def _evict_weakest(ledger: Ledger, row_of: dict[str, int]) -> None:

@@ -205,6 +205,9 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True):
     history_searches: Annotated[int, _is("Queries and clicked products remembered.", "keys", ge=1, le=4096)] = 16
     event_id_memory: Annotated[int, _is("Event ids remembered, to know a repeat.", "events", ge=0, le=4096)] = 32
     pending: Annotated[int, _is("Products not known yet that may wait.", "products", ge=0, le=65_535)] = 4096
+    noise_rules: Annotated[
+        int, _is("Version of the rules by which noise and machines' searches weigh less; 0: none.", ge=0, le=1)
+    ] = 1
 
 
 class Derivation(msgspec.Struct, frozen=True, kw_only=True):

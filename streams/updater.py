@@ -14,7 +14,7 @@ contiguously from the group's committed offset, and acknowledge them only when i
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from encoders.client import EncoderClient, TextKind
+from encoders.noise import WANTED, Assessment, assess
 from encoders.text import clean, normalise
 from sinks.catalogue import UNSOURCED, Catalogue
 from sinks.derivation import DerivationRules, Taste, Vector, derive
@@ -50,6 +51,10 @@ class Weights:
     search: float
     click: float
     purchase: float
+    noise_rules: int = 0  # version of the rules by which a query's weight is scaled; 0: by none
+
+    def assessed(self, search: Search) -> Assessment:
+        return assess(search.query) if self.noise_rules else WANTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class Figures:
     writes_redone: int = 0
     dead_letters: int = 0
     refreshed: int = 0
+    noise: Counter[str] = field(default_factory=Counter)  # searches by why their query weighs less
 
 
 class Updater:
@@ -197,6 +203,8 @@ class Updater:
         batch.dead += [dead_letter(event.record, event.misplaced) for event in understood if event.misplaced]
         self.figures.events += len(understood)
         self.figures.dead_letters += len(batch.dead)
+        assessed = (self._weights.assessed(one.event) for one in understood if isinstance(one.event, Search))
+        self.figures.noise.update(one.reason for one in assessed if one.reason is not None)
 
     async def settle(self, point_ids: Sequence[str]) -> None:
         """Folds in, for these profiles, the products they waited for that are known now.
@@ -366,7 +374,7 @@ class Updater:
             kept = held._replace(
                 made_at=made_at, made_from=made_from, candidates=wire_value([item.payload() for item in candidates])
             )
-        stored = kept._replace(version=version, state=encode_state(state), due=due)
+        stored = kept._replace(version=version, state=encode_state(state), due=due, noise=state.searches.noise)
         interests = np.stack([interest.vector for interest in taste.interests]) if taste.interests else None
         point = profile_point(id_, version, taste.long, taste.short, interests, _payload(stored, state, taste, titles))
         return Write(id_, version, held.version, point), stored
@@ -415,17 +423,22 @@ def fold_event(
     query, or of the title that a purchase brings. `known` holds the vectors of known products.
     """
     contributions: tuple[Contribution, ...]
+    noise = ""
     if isinstance(event, Purchase):
         own = known.get(event.product_id) if vector is None else vector
         contributions = (Contribution(product_key(event.product_id), weights.purchase, own),)
         order = stable_hash(event.order_id or str(event.ts))
     else:
-        contributions = (Contribution(query_key(query), weights.search, vector),) if query else ()
+        confidence, reason = weights.assessed(event)
+        noise = reason or ""
+        contributions = ()
+        if query and confidence:
+            contributions = (Contribution(query_key(query), weights.search * confidence, vector),)
         if clicked := event.clicked_product_id:
             contributions += (Contribution(product_key(clicked), weights.click, known.get(clicked)),)
         order = offset + 1  # each search is an order of its own
     event_id = stable_hash(event.event_id) if event.event_id else 0
-    return FoldEvent(offset, event.ts, order, event_id, contributions)
+    return FoldEvent(offset, event.ts, order, event_id, contributions, noise)
 
 
 _UNDERIVED: Final = Taste(at=0, long=None, short=None, interests=())
@@ -486,6 +499,8 @@ def _payload(held: Held, state: ProfileState, taste: Taste, titles: Mapping[str,
         payload["due"] = held.due
     if pending := state.pending:
         payload["pending"] = [*sorted(pending)]
+    if searches.noise:
+        payload["noise"] = dict(searches.noise)
     if searches.events:
         payload["last_search_ts"] = searches.newest_ts
     if purchases.events:

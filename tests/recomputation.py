@@ -26,6 +26,7 @@ class Recomputed:
     orders: int
     repeats: int
     later_lines: int
+    noise: dict[str, int]
 
 
 def recompute(
@@ -55,10 +56,11 @@ def recompute(
         orders=found.orders,
         repeats=found.repeats,
         later_lines=found.later_lines,
+        noise=found.noise,
     )
 
 
 def judged(event: FoldEvent) -> Event:
     """The event as the judge has it; each key's vector is its own."""
     contributions = tuple(Contribution(key, weight, key) for key, weight, _ in event.contributions)
-    return Event(event.offset, event.ts, event.order, event.event_id, contributions)
+    return Event(event.offset, event.ts, event.order, event.event_id, contributions, event.noise)

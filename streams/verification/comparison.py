@@ -69,7 +69,7 @@ def compare_ledger(
     told = Comparison(events=abs(stored.events - expected.events))
     told.expect(f"{name}: events", stored.events, expected.events)
     told.expect(f"{name}: newest_ts", stored.newest_ts, expected.newest_ts)
-    for field_ in ("orders", "repeats", "later_lines", "distinct", "open_order", "event_ids"):
+    for field_ in ("orders", "repeats", "later_lines", "distinct", "open_order", "event_ids", "noise"):
         told.expect(f"{name}: {field_}", getattr(stored, field_), getattr(expected, field_))
     at_long = expected.newest_ts / rules.half_life_long_ms
     at_short = expected.newest_ts / rules.half_life_short_ms

@@ -24,6 +24,7 @@ from sinks.derivation import Vector, derive
 from sinks.identity import PointIds
 from sinks.ledgers import Ledger, ProfileState, decode_state
 from sinks.points import StoredProfile
+from sinks.profiles import Held, held_of
 from streams.generations import as_folded, connected
 from streams.partition_reader import PartitionReader
 from streams.profiles import FoldRules
@@ -240,10 +241,10 @@ class _Judge:
         return self._verdict(time.monotonic() - began)
 
     async def _judge_partition(self, partition: int, last_point: str) -> None:
-        states: dict[str, bytes] = {}
+        states: dict[str, Held] = {}
         async for page in self._stored.of_partition(partition, last_point):
             await self._judge_readers_view(page)
-            states |= {profile.id: profile.state for profile in page}
+            states |= {profile.id: held_of(profile) for profile in page}
         with ExitStack() as stack:
             logs, readers = [], []
             for side, topic in enumerate(self._topics):
@@ -270,7 +271,7 @@ class _Judge:
             for start in range(0, len(others), PAGE):
                 page = [profile for profile in others[start : start + PAGE] if profile.partition == partition]
                 await self._judge_readers_view(page)
-            states |= {profile.id: profile.state for profile in others}
+            states |= {profile.id: held_of(profile) for profile in others}
             reached = [decode_state(profile.state) for profile in others]
             for side, (log, reader) in enumerate(zip(logs, readers, strict=True)):
                 at = [state[side].applied for state in reached]
@@ -279,7 +280,7 @@ class _Judge:
                     end = (await asyncio.to_thread(self._ends, partition))[reader.topic]
                     await asyncio.to_thread(reader.read, min(until, end), log.take, report=self._count)
         for point in sorted(states.keys() - users):
-            self._judge_absent(point, decode_state(states[point]))
+            self._judge_absent(point, states[point].decoded())
         for log in logs:
             self._not_understood += log.not_understood
         known = sorted(users)
@@ -312,13 +313,13 @@ class _Judge:
         self,
         partition: int,
         points: Sequence[str],
-        states: Mapping[str, bytes],
+        states: Mapping[str, Held],
         logs: Sequence[EventLog],
         of_users: Sequence[Mapping[str, int]],
     ) -> None:
         tasks: list[_Task] = []
         for point in points:
-            state = decode_state(states[point]) if point in states else ProfileState(Ledger(), Ledger())
+            state = states[point].decoded() if point in states else ProfileState(Ledger(), Ledger())
             self._users += point in states and _home(state) == partition
             for side, log in enumerate(logs):
                 user = of_users[side].get(point)

@@ -1,4 +1,4 @@
-"""One partition of a topic of users' events, read into columns: some fifty bytes an event."""
+"""One partition of a topic of users' events, read into columns: some sixty bytes an event."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class EventLog:
         self._user, self._key, self._vector, self._click = array("i"), array("i"), array("i"), array("i")
         self._offset, self._ts = array("q"), array("q")
         self._order, self._event_id = array("Q"), array("Q")
+        self._confidence, self._noise = array("d"), array("i")
         self._bounds: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
         self.not_understood = 0
 
@@ -64,9 +65,13 @@ class EventLog:
         except InvalidEvent:
             self.not_understood += 1
             return
-        click = _NONE
+        click = noise = _NONE
+        confidence = 1.0
         if isinstance(event, Search):
             query = normalise(event.query)
+            confidence, reason = self._weights.assessed(event)
+            if reason is not None:
+                noise = self._text(reason)
             text = vector = self._text("q" + query) if query else _NONE
             order = offset + 1
             if event.clicked_product_id:
@@ -87,6 +92,8 @@ class EventLog:
         self._offset.append(offset)
         self._ts.append(event.ts)
         self._order.append(order)
+        self._confidence.append(confidence)
+        self._noise.append(noise)
         self._event_id.append(_hash(event.event_id) if event.event_id else 0)
         self._bounds = None
 
@@ -104,13 +111,15 @@ class EventLog:
     def _event(self, row: int) -> Event:
         weights = self._weights
         contributions: tuple[Contribution, ...] = ()
-        if self._key[row] != _NONE:
-            weight = weights.search if self._searches else weights.purchase
+        confidence = self._confidence[row]
+        if self._key[row] != _NONE and confidence > 0.0:
+            weight = weights.search * confidence if self._searches else weights.purchase
             contributions = (Contribution(self._texts[self._key[row]], weight, self._texts[self._vector[row]]),)
         if self._click[row] != _NONE:
             clicked = self._texts[self._click[row]]
             contributions += (Contribution(clicked, weights.click, clicked),)
-        return Event(self._offset[row], self._ts[row], self._order[row], self._event_id[row], contributions)
+        noise = "" if self._noise[row] == _NONE else self._texts[self._noise[row]]
+        return Event(self._offset[row], self._ts[row], self._order[row], self._event_id[row], contributions, noise)
 
     def _rows_of(self, user: int) -> NDArray[np.int64]:
         if self._bounds is None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 ORDER_DECAY: Final = 0.8
+_NOTED: Final = 0.9  # of the weight left: less, and the damping is counted
+_COUNTED: Final = 128  # of a query's orders: those before add less than 1e-12
 
 
 class Rules(Protocol):
@@ -26,6 +28,8 @@ class Rules(Protocol):
     def history(self) -> int: ...
     @property
     def event_id_memory(self) -> int: ...
+    @property
+    def allowance(self) -> float | None: ...
 
 
 class Contribution(NamedTuple):
@@ -44,6 +48,7 @@ class Event(NamedTuple):
     order: int
     event_id: int
     contributions: tuple[Contribution, ...]
+    noise: str = ""
 
 
 class Line(NamedTuple):
@@ -72,6 +77,7 @@ class Recomputed:
     distinct: int = 0
     open_order: int = 0
     event_ids: list[int] = field(default_factory=list)
+    noise: dict[str, int] = field(default_factory=dict)
 
     def weight_of(self, key: str, half_life_ms: float) -> float:
         return sum(decayed(line.weight, self.newest_ts - line.ts, half_life_ms) for line in self.history[key])
@@ -91,8 +97,7 @@ def recompute(events: Sequence[Event], rules: Rules) -> Recomputed:
         return result
     result.events = len(counted)
     result.newest_ts = max(event.ts for event in counted)
-    _add_up(result, counted, rules)
-    _remember(result, counted, rules)
+    _add_up(result, _remember(result, counted, rules), rules)
     return result
 
 
@@ -112,21 +117,34 @@ def _add_up(result: Recomputed, events: Sequence[Event], rules: Rules) -> None:
             result.short[vector] = result.short.get(vector, 0.0) + short
 
 
-def _remember(result: Recomputed, events: Sequence[Event], rules: Rules) -> None:
+def _remember(result: Recomputed, events: Sequence[Event], rules: Rules) -> list[Event]:
+    """The history, and the events by what they weigh: with a machine's damped."""
     strength: dict[str, float] = {}  # log2 of each key's weight at time 0
+    latest: dict[str, int] = {}  # of each key's times, ms
     left: list[Line] = []
+    weighed: list[Event] = []
+    pace = _Pace(rules)
     for event in events:
+        halved = pace.halved(event.ts)
+        damped: list[Contribution] = []
+        again = False
         if event.order != result.open_order:
             result.open_order = event.order
             result.orders += 1
-        for key, weight, _ in event.contributions:
+        for key, full, vector in event.contributions:
             lines = result.history.get(key)
+            times = _times(lines, latest[key], event.ts, result.orders, rules) if lines and key[0] == "q" else 0.0
+            again = again or 1.0 / (1.0 + times) < _NOTED
+            weight = full * 2.0**-halved / (1.0 + times)
+            damped.append(Contribution(key, weight, vector))
+            pace.add(weight, event.ts)
             if lines is None:
                 lines = result.history[key] = []
                 result.distinct += 1
             if not lines or lines[-1].order != result.orders:
                 result.repeats += bool(lines)
                 result.later_lines += result.orders > 1
+            latest[key] = max(latest.get(key, event.ts), event.ts)
             lines.append(Line(event.ts, weight, result.orders))
             gained = math.log2(weight) + event.ts / rules.half_life_long_ms
             strength[key] = _added(strength[key], gained) if key in strength else gained
@@ -134,10 +152,47 @@ def _remember(result: Recomputed, events: Sequence[Event], rules: Rules) -> None
             least = min(strength.values())
             weakest = min(key for key, value in strength.items() if value == least)
             left += result.history.pop(weakest)
-            del strength[weakest]
+            del strength[weakest], latest[weakest]
+        pace.newest_ts = max(pace.newest_ts, event.ts)
+        weighed.append(event._replace(contributions=tuple(damped)))
+        reason = event.noise or (2.0**-halved < _NOTED and "rate") or (again and "repetition")
+        if reason:
+            result.noise[reason] = result.noise.get(reason, 0) + 1
     result.evicted = sum(decayed(line.weight, result.newest_ts - line.ts, rules.half_life_long_ms) for line in left)
+    return weighed
+
+
+class _Pace:
+    """How much has come lately: beyond the allowance, what comes weighs by the square of what the excess leaves."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._held = -math.inf  # log2 of the short fold's weight at time 0
+        self.newest_ts = -(2**62)
+
+    def add(self, weight: float, ts: int) -> None:
+        self._held = _added(self._held, math.log2(weight) + ts / self._rules.half_life_short_ms)
+
+    def halved(self, ts: int) -> float:
+        allowance = self._rules.allowance
+        if allowance is None or self._held == -math.inf:
+            return 0.0
+        late = self.newest_ts - ts
+        at = self.newest_ts + abs(late)
+        return 2.0 * max(0.0, self._held - at / self._rules.half_life_short_ms - math.log2(allowance))
+
+
+def _times(lines: Sequence[Line], latest: int, ts: int, order: int, rules: Rules) -> float:
+    """How often a query has been made just now: once for each order, fading by the order and by the time since."""
+    if rules.allowance is None:
+        return 0.0
+    orders = {line.order for line in lines[-_COUNTED:]}
+    fading = decayed(1.0, 1000 * abs(ts // 1000 - latest // 1000), rules.half_life_short_ms)
+    return fading * math.fsum(ORDER_DECAY ** (order - earlier) for earlier in orders)
 
 
 def _added(a: float, b: float) -> float:
-    """log2(2^a + 2^b)."""
+    """log2(2^a + 2^b), of which one may be of nothing."""
+    if -math.inf in (a, b):
+        return max(a, b)
     return max(a, b) + math.log1p(2.0 ** -abs(a - b)) / math.log(2.0)

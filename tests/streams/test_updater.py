@@ -35,7 +35,7 @@ DIMENSION = 64
 DAY = 86_400_000
 NOW = 1_700_000_000_000
 RULES = Rules(
-    searches=FoldRules(30.0 * DAY, 3_600_000.0, history=16, event_id_memory=8, pending=64),
+    searches=FoldRules(30.0 * DAY, 3_600_000.0, history=16, event_id_memory=8, pending=64, allowance=8.0),
     purchases=FoldRules(30.0 * DAY, 3_600_000.0, history=32, event_id_memory=8, pending=64),
 )
 DERIVATION = DerivationRules(30.0 * DAY, 3_600_000.0, regularisation=1.0, interests=4, interest_similarity=0.4)
@@ -84,7 +84,7 @@ class Shop:
             encoder=self.encoder,
             ids=self.ids,
             rules=RULES,
-            weights=Weights(search=1.0, click=2.0, purchase=4.0),
+            weights=Weights(search=1.0, click=2.0, purchase=4.0, noise_rules=1),
             derivation=DERIVATION,
             ranking=RankingRules(limit=5),
             refresh=RefreshRules(move=0.05, interval_ms=0, inline_users=inline_users),
@@ -154,8 +154,8 @@ def same(a: Ledger, b: Ledger) -> bool:
         return bool(np.linalg.norm(x - y) <= 1e-5 * max(np.linalg.norm(x), 1e-30))
 
     return (
-        (a.applied, a.events, a.keys, a.weight_long, a.evicted, a.pending) == (
-            b.applied, b.events, b.keys, b.weight_long, b.evicted, b.pending
+        (a.applied, a.events, a.keys, a.weight_long, a.evicted, a.pending, a.noise) == (
+            b.applied, b.events, b.keys, b.weight_long, b.evicted, b.pending, b.noise
         )
         and a.history.tobytes() == b.history.tobytes()
         and close(a.long, b.long)
@@ -184,10 +184,11 @@ async def test_rival_workers_batches_and_redeliveries_leave_the_fold_of_the_topi
     users = [f"user-{n}" for n in range(6)]
     calm, first, second = shop.worker(cached_bytes=0), shop.worker(), shop.worker()
     await all_products(calm)
+    queries = [*TITLES.values(), "SummerSale_Boots_20110826"]
     events = [
         purchase(chance.choice(users), chance.choice(list(TITLES)), NOW - chance.randrange(40 * DAY), order_id="a")
         if chance.random() < 0.6
-        else search(chance.choice(users), chance.choice(list(TITLES.values())), NOW - chance.randrange(40 * DAY))
+        else search(chance.choice(users), chance.choice(queries), NOW - chance.randrange(40 * DAY))
         for _ in range(80)
     ]
 
@@ -325,6 +326,23 @@ async def test_what_cannot_be_understood_is_a_dead_letter_and_the_rest_is_folded
     await worker.updater.apply(batch)
     state = await shop.state_of("dee")
     assert (state.purchases.events, state.purchases.applied.offset) == (2, records[4].offset)
+
+
+async def test_noise_weighs_nothing_its_click_counts_in_full_and_both_are_counted_once(shop: Shop):
+    worker = shop.worker()
+    await all_products(worker)
+    noise = search("ned", "OnlineSale_Outdoor_20261120", clicked_product_id="tent")
+    await fold(worker, noise, search("ned", "red kite"), search("ned", "Red  Kite"))
+    await fold(shop.worker(), noise, search("ned", "1196523 1196499"))
+    ledger = (await shop.state_of("ned")).searches
+    assert sorted(ledger.keys) == ["ptent", "qred kite"]
+    assert ledger.noise == {"campaign_code": 1, "repetition": 1, "product_numbers": 1}
+    assert ledger.events == 4
+    in_full = 2.0 + 1.0 + 1.0 / 1.8
+    assert 2.0 ** (ledger.weight_long - ledger.newest_ts / (30.0 * DAY)) == pytest.approx(in_full)
+    assert worker.updater.figures.noise == {"campaign_code": 1}
+    (stored,) = [found async for found in worker.profiles.counts() if found.noise]
+    assert stored.noise == ledger.noise
 
 
 async def test_a_first_search_of_blanks_counts_weighs_nothing_and_stops_nobody(shop: Shop):

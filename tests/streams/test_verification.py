@@ -345,6 +345,9 @@ def write_shop(folder: Path) -> None:
         if chance.random() < 0.4:
             search["clicked_product_id"] = chance.choice(list(products))
         searches.append(search)
+    for n in range(150):  # faster than anybody types, and of a link
+        machine = {"user_id": "user-5", "query": chance.choice(["red boots", f"mug {n}", "SummerSale_Mugs_20110826"])}
+        searches.append(machine | {"ts": START + 10 * n, "clicked_product_id": chance.choice(list(products))})
     for name, events in (("purchases", purchases), ("searches", searches)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in events))
 
