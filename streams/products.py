@@ -16,6 +16,7 @@ import numpy as np
 
 from encoders.client import EncoderClient, TextKind
 from encoders.text import clean
+from sinks.catalogue import UNSOURCED
 from sinks.catalogue import Product as StoredProduct
 from sinks.derivation import Vector
 from sinks.products import ProductStore
@@ -133,6 +134,11 @@ def _understand(record: Record) -> StoredProduct:
     if event is None:
         return StoredProduct(decode_key(record.key), deleted=True, source=source)
     check_key(record.key, event)
+    return stored_product(event, source)
+
+
+def stored_product(event: Product, source: tuple[str, int, int] = UNSOURCED) -> StoredProduct:
+    """As it is stored; the vector is still to come. Raises InvalidEvent where the title says nothing."""
     if not clean(event.title):
         raise InvalidEvent("title", f"has nothing that could be encoded: {event.title[:40]!r}")
     return StoredProduct(

@@ -1,0 +1,45 @@
+"""A catalogue in memory, in which all that `recommend` and a text search ask for is found exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from sinks.catalogue import Nearby, Product
+from sinks.derivation import Vector
+from sinks.snapshot import CatalogueSnapshot
+from streams.products import mean_of
+
+
+class MemoryCatalogue:
+    """Products with their vectors, as `sinks.catalogue.Catalogue` gives them."""
+
+    def __init__(self, products: Sequence[Product]) -> None:
+        """Each with its vector; at least one of them available."""
+        self._products = {product.product_id: product for product in products}
+        self.vectors: Mapping[str, Vector] = {
+            product_id: product.vector for product_id, product in self._products.items() if product.vector is not None
+        }
+        self.mean = mean_of(np.stack([*self.vectors.values()]))
+        shown = [product for product in self._products.values() if product.available]
+        self.snapshot = CatalogueSnapshot(
+            product_ids=np.array([product.product_id for product in shown], np.object_),
+            kinds=np.array([product.kind for product in shown], np.str_),
+            vectors=np.stack([self.vectors[product.product_id] for product in shown]),
+            titles={product.product_id: product.title for product in shown},
+        )
+
+    async def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
+        """Those of the products that exist, by product id."""
+        return {product_id: self._products[product_id] for product_id in product_ids if product_id in self._products}
+
+    async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]:
+        """For each query ([n, d]), the available products nearest by cosine, best first, at most `limit`."""
+        return [
+            [
+                Nearby(product_id, self._products[product_id].title, self._products[product_id].kind, score, None)
+                for product_id, score in zip(row.product_ids, row.scores.tolist(), strict=True)
+            ]
+            for row in self.snapshot.near(queries, limit, kind=kind)
+        ]

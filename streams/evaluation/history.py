@@ -1,0 +1,65 @@
+"""What is remembered of every customer, folded from the timeline in this process by the real fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from encoders.text import normalise
+from sinks.derivation import Taste, derive
+from sinks.ledgers import Ledger, ProfileState
+from streams.evaluation.texts import EncodedShop
+from streams.evaluation.timeline import Order, Step
+from streams.profiles import fold
+from streams.rules import derivation_rules, fold_rules, weights
+from streams.settings import Settings
+from streams.updater import fold_event
+
+
+class History:
+    """Every customer's state after what was learned so far."""
+
+    def __init__(self, shop: EncodedShop, settings: Settings) -> None:
+        self.shop = shop
+        self._rules = fold_rules(settings)
+        self._weights = weights(settings)
+        self._derivation = derivation_rules(settings)
+        self._states: dict[str, ProfileState] = {}
+        self._offset = 0
+
+    def learn(self, step: Step) -> None:
+        """Folds in what happened next. Steps come in the order of time."""
+        state = self._states.get(step.user_id)
+        if state is None:
+            state = self._states[step.user_id] = ProfileState(Ledger(), Ledger())
+        if isinstance(step, Order):
+            events = [
+                fold_event(
+                    purchase,
+                    self._offset + line,
+                    "",
+                    self.shop.titles.get(purchase.title or ""),
+                    self.shop.catalogue.vectors,
+                    self._weights,
+                )
+                for line, purchase in enumerate(step.purchases)
+            ]
+            fold(state.purchases, "purchases", 0, events, self._rules.purchases)
+        else:
+            query = normalise(step.query)
+            event = fold_event(
+                step, self._offset, query, self.shop.queries.get(query), self.shop.catalogue.vectors, self._weights
+            )
+            events = [event]
+            fold(state.searches, "searches", 0, events, self._rules.searches)
+        self._offset += len(events)
+
+    def knows(self, user_id: str) -> bool:
+        return user_id in self._states
+
+    def states(self, users: Sequence[str]) -> list[ProfileState]:
+        """Of these users; an empty one of whom nothing is known."""
+        return [self._states.get(user) or ProfileState(Ledger(), Ledger()) for user in users]
+
+    def tastes(self, states: Sequence[ProfileState], at: int) -> list[Taste]:
+        catalogue = self.shop.catalogue
+        return derive(states, catalogue.vectors, catalogue.mean, at, self._derivation)

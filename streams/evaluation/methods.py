@@ -1,0 +1,94 @@
+"""Who recommends: Afterglow as it is, and what of it is left without a part. Baselines are in modules of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from sinks.derivation import Vector, centred
+from sinks.ranking import RankingRules
+from sinks.recommendation import recommend
+from streams.evaluation.history import History
+from streams.evaluation.tasks import Task
+from streams.evaluation.timeline import Step
+
+
+class Learner(Protocol):
+    """Whatever remembers what happened."""
+
+    def learn(self, step: Step) -> None:
+        """Called with every step, in the order of time."""
+        ...
+
+
+class Method(Protocol):
+    """Whoever predicts, from what it, or the learner it looks at, has learned."""
+
+    name: str
+
+    async def lists(self, tasks: Sequence[Task], limit: int, *, new_only: bool) -> list[list[str]]:
+        """For each task the product ids, best first, at most `limit`. All of the tasks are of one moment `at`.
+
+        With `new_only`, without what the user bought before.
+        """
+        ...
+
+
+class Recommended:
+    """What `afterglow recommend` shows, from the state that the user's events have made."""
+
+    def __init__(self, name: str, history: History, *, exclude_bought: bool) -> None:
+        """`exclude_bought`: whether the settings leave out what was bought, whatever is asked for."""
+        self.name = name
+        self._history = history
+        self._exclude_bought = exclude_bought
+
+    async def lists(self, tasks: Sequence[Task], limit: int, *, new_only: bool) -> list[list[str]]:
+        history, catalogue = self._history, self._history.shop.catalogue
+        states = history.states([task.user_id for task in tasks])
+        tastes = history.tastes(states, tasks[0].at)
+        rules = RankingRules(limit, exclude_bought=new_only or self._exclude_bought)
+        found = await recommend(catalogue, states, tastes, catalogue.mean, rules, snapshot=catalogue.snapshot)
+        return [[item.product_id for item in items] for items in found]
+
+
+class DecayedAverage:
+    """The products nearest to one average of all that a user did, by the long half-life: the usual profile vector."""
+
+    name = "one decayed average"
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    async def lists(self, tasks: Sequence[Task], limit: int, *, new_only: bool) -> list[list[str]]:
+        history, catalogue = self._history, self._history.shop.catalogue
+        tastes = history.tastes(history.states([task.user_id for task in tasks]), tasks[0].at)
+        asked = [taste.long for taste in tastes if taste.long is not None]
+        if not asked:
+            return [[] for _ in tasks]
+        hidden = [task.known if new_only else frozenset[str]() for task in tasks]
+        depth = limit + max(map(len, hidden))
+        unit = np.stack(asked) / np.linalg.norm(asked, axis=1, keepdims=True)
+        found = iter(catalogue.snapshot.near(centred(unit, catalogue.mean), depth))
+        return [
+            []
+            if taste.long is None
+            else [product_id for product_id in next(found).product_ids if product_id not in without][:limit]
+            for taste, without in zip(tastes, hidden, strict=True)
+        ]
+
+
+class Searched:
+    """What `afterglow search` finds: the products nearest to the query alone, by centred cosine."""
+
+    def __init__(self, name: str, history: History) -> None:
+        self.name = name
+        self._shop = history.shop
+
+    async def lists(self, tasks: Sequence[Task], limit: int, *, new_only: bool) -> list[list[str]]:
+        vectors: Vector = np.stack([self._shop.queries[task.query] for task in tasks])
+        mean = self._shop.catalogue.mean
+        found = await self._shop.catalogue.near(centred(vectors, mean), limit)
+        return [[product.product_id for product in row] for row in found]

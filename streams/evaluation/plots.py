@@ -1,0 +1,97 @@
+"""An evaluation as PNG plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from streams.evaluation.results import RoundResult, values_of
+from streams.evaluation.rounds import AFTERGLOW, Round
+from streams.evaluation.table import TITLES, headings
+
+_WEEK_MS: Final = 7 * 86_400_000
+_OURS: Final = "#d1495b"
+_THEIRS: Final = "#8d99ae"
+_TASKS_OF_A_POINT: Final = 20  # a mean of fewer is noise
+
+
+def draw(results: Sequence[RoundResult], rounds: Sequence[Round], folder: Path) -> list[Path]:
+    """Three files for each kind of task: every method's figures, recall by popularity, and recall week by week."""
+    drawn = []
+    for result, round_ in zip(results, rounds, strict=True):
+        for name, figure in (
+            ("methods", _methods(result)),
+            ("long-tail", _long_tail(result)),
+            ("weeks", _weeks(result, round_)),
+        ):
+            figure.suptitle(f"{TITLES[result.kind]}: {result.tasks:,} tasks of {result.users:,} users")
+            path = folder / f"{result.kind.replace('_', '-')}-{name}.png"
+            figure.savefig(path)
+            drawn.append(path)
+    return drawn
+
+
+def _methods(result: RoundResult) -> Figure:
+    """Bars with 95% intervals, Afterglow on top."""
+    methods = result.methods[::-1]
+    shown = {
+        name: heading.replace("\n", " ")
+        for name, heading in headings(result.limit).items()
+        if any(name in method.metrics for method in methods)
+    }
+    figure = Figure(figsize=(3.2 * len(shown) + 2, 0.4 * len(methods) + 1.6), layout="constrained")
+    all_axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, (name, heading) in zip(all_axes, shown.items(), strict=True):
+        found = [method.metrics[name] for method in methods]
+        means = np.array([interval.mean for interval in found])
+        errors = [
+            [interval.mean - interval.low for interval in found],
+            [interval.high - interval.mean for interval in found],
+        ]
+        colours = [_OURS if method.method == AFTERGLOW else _THEIRS for method in methods]
+        axes.barh([method.method for method in methods], means, xerr=np.maximum(errors, 0.0), color=colours)
+        axes.set_title(heading, fontsize=10)
+    return figure
+
+
+def _long_tail(result: RoundResult) -> Figure:
+    figure, axes = _lines("products by popularity before the cut, in tenths (10: the best sellers)", "recall")
+    for method in result.methods:
+        found = [(one.decile, one.recall) for one in method.deciles if one.recall is not None]
+        _line(axes, method.method, [decile for decile, _ in found], [recall for _, recall in found])
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _weeks(result: RoundResult, round_: Round) -> Figure:
+    """Of weeks with a few tasks at least: each begins a whole number of weeks after the first task."""
+    figure, axes = _lines("week of the task", f"recall@{result.limit}")
+    times = np.array([task.ts for task in round_.tasks])
+    weeks = (times - times.min()) // _WEEK_MS
+    told = [week for week in range(int(weeks.max()) + 1) if (weeks == week).sum() >= _TASKS_OF_A_POINT]
+    starts = [datetime.fromtimestamp((times.min() + week * _WEEK_MS) / 1000, UTC).strftime("%d %b") for week in told]
+    for name, lists in round_.lists.items():
+        recalls = values_of(round_.tasks, lists, result.limit)["recall"]
+        _line(axes, name, starts, [float(recalls[weeks == week].mean()) for week in told])
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _lines(across: str, up: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _line(axes: Axes, method: str, across: Sequence[int] | Sequence[str], up: Sequence[float]) -> None:
+    ours = method == AFTERGLOW
+    axes.plot(across, up, marker="o", label=method, linewidth=3 if ours else 1.3, color=_OURS if ours else None)

@@ -1,0 +1,125 @@
+"""The rounds of an evaluation: for each kind of task, what is to be predicted, and by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.text import clean
+from streams.evaluation.baselines import DAY_MS, OwnMost, Popular, Ranked, Scorer
+from streams.evaluation.fitted import fitted_baselines
+from streams.evaluation.history import History
+from streams.evaluation.methods import DecayedAverage, Method, Recommended, Searched
+from streams.evaluation.past import Past
+from streams.evaluation.tasks import NEXT_CLICK, NEXT_ORDER, QUERY, Task, wanted_of
+from streams.evaluation.texts import EncodedShop
+from streams.evaluation.timeline import Order, Step
+from streams.events import Search
+from streams.settings import Settings
+
+AFTERGLOW: Final = "Afterglow"
+_LEXICAL: Final = "TF-IDF for the transformer"
+_POPULAR_DAYS: Final = 30  # of orders
+_POPULAR_CLICKS_DAYS: Final = 14
+
+
+class Lists(NamedTuple):
+    """What one method recommended for one task, best first."""
+
+    mixed: list[str]
+    new_only: list[str]  # without what the user bought before; where a query is given, empty
+
+
+@dataclass(slots=True)
+class Round:
+    """The tasks of one kind, and what every method made of them."""
+
+    kind: str
+    methods: Sequence[Method]
+    tasks: list[Task] = field(default_factory=list)
+    lists: dict[str, list[Lists]] = field(default_factory=dict)  # by method, parallel to `tasks`
+    popularity: dict[str, float] = field(default_factory=dict)  # by available product: its orders before the cut
+
+    async def predict(self, tasks: Sequence[Task], limit: int) -> None:
+        """Every method's lists for these tasks, which are of one moment."""
+        self.tasks += tasks
+        for method in self.methods:
+            mixed = await method.lists(tasks, limit, new_only=False)
+            new_only: list[list[str]] = [[] for _ in tasks]
+            if self.kind != QUERY:
+                new_only = await method.lists(tasks, limit, new_only=True)
+            self.lists.setdefault(method.name, []).extend(map(Lists, mixed, new_only))
+
+
+class Rounds:
+    """All that learns from the timeline, and all that is asked."""
+
+    def __init__(self, shop: EncodedShop, lexical: EncodedShop, settings: Settings, *, seed: int) -> None:
+        """`lexical` is the same shop, its texts in the vector space that stands in for the transformer's."""
+        product_ids = sorted(shop.catalogue.vectors)
+        shown = set(shop.catalogue.snapshot.titles)
+        self._available = np.array([product_id in shown for product_id in product_ids])
+        self._history = History(shop, settings)
+        self._lexical = History(lexical, settings)
+        self._orders = Past(product_ids, Order)
+        self._clicks = Past(product_ids, Search)
+        self._hides_bought = settings.derivation.exclude_bought
+        orders = self._baselines(self._orders, "most bought by the customer", _POPULAR_DAYS, seed)
+        clicks = self._baselines(self._clicks, "most clicked by the user", _POPULAR_CLICKS_DAYS, seed)
+        self.of_orders = Round(NEXT_ORDER, [*self._afterglow(), *orders])
+        self.of_clicks = Round(NEXT_CLICK, [*self._afterglow(), *clicks])
+        searched = [Searched(AFTERGLOW, self._history), Searched(_LEXICAL, self._lexical)]
+        self.of_queries = Round(QUERY, [*searched, clicks[0]])
+
+    def learn(self, step: Step) -> None:
+        """What happened next, to everyone who remembers. Steps come in the order of time."""
+        self._history.learn(step)
+        self._lexical.learn(step)
+        self._orders.learn(step)
+        self._clicks.learn(step)
+
+    def reached_cut(self) -> None:
+        """All that came before the cut is learned: what is popular now says which products are the long tail."""
+        self.of_orders.popularity = self._popularity(self._orders.totals)
+        self.of_clicks.popularity = self.of_queries.popularity = self._popularity(self._clicks.totals)
+
+    def tasks_of(self, step: Step, at: int) -> Iterator[tuple[Round, Task]]:
+        """What there is to predict of a step, at that moment, with what was learned so far.
+
+        The next order is asked of customers of whom anything is known, the next click of those who searched before.
+        """
+        user_id, ts, wanted = step.user_id, step.ts, wanted_of(step)
+        if not wanted:
+            return
+        if isinstance(step, Order):
+            if self._history.knows(user_id):
+                yield self.of_orders, Task(user_id, ts, at, wanted, frozenset(self._orders.times(user_id)))
+            return
+        known = frozenset(self._clicks.times(user_id))
+        if self._clicks.knows(user_id):
+            yield self.of_clicks, Task(user_id, ts, at, wanted, known)
+        if clean(step.query):
+            yield self.of_queries, Task(user_id, ts, at, wanted, known, step.query)
+
+    def _afterglow(self) -> list[Method]:
+        """As it is, and what is left of it without a part."""
+        return [
+            Recommended(AFTERGLOW, self._history, exclude_bought=self._hides_bought),
+            Recommended(_LEXICAL, self._lexical, exclude_bought=self._hides_bought),
+            DecayedAverage(self._history),
+        ]
+
+    def _baselines(self, past: Past, own: str, popular_days: int, seed: int) -> list[Method]:
+        """What is popular comes first."""
+        scorers: list[Scorer] = [Popular(f"popular, {popular_days} days", past), OwnMost(own, past)]
+        scorers += fitted_baselines(past, seed=seed)
+        popular_ms = popular_days * DAY_MS
+        return [Ranked(scorer, past, self._available, popular_ms=popular_ms) for scorer in scorers]
+
+    def _popularity(self, totals: NDArray[np.float64]) -> dict[str, float]:
+        shown = self._available
+        return dict(zip(self._orders.product_ids[shown].tolist(), totals[shown].tolist(), strict=True))
