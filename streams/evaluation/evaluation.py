@@ -47,8 +47,9 @@ async def evaluate(
     steps = timeline(shop.purchases, shop.searches)
     start = bisect_left(steps, options.cut, key=lambda step: step.ts)
     report("encoding texts", 0, 1)
+    encoded = await encode_shop(shop, encoder)
     words = TfidfEncoder([stored_product(product).text for product in shop.products])
-    rounds = Rounds(await encode_shop(shop, encoder), await encode_shop(shop, words), settings, seed=options.seed)
+    rounds = Rounds(encoded, await encode_shop(shop, words), settings, seed=options.seed)
     for done, step in enumerate(steps[:start]):
         report("learning the history", done, start)
         rounds.learn(step)

@@ -18,6 +18,7 @@ from streams.evaluation.table import TITLES, headings
 _WEEK_MS: Final = 7 * 86_400_000
 _OURS: Final = "#d1495b"
 _THEIRS: Final = "#8d99ae"
+_PANELS: Final = 4  # side by side, in two rows
 _TASKS_OF_A_POINT: Final = 20  # a mean of fewer is noise
 
 
@@ -38,25 +39,24 @@ def draw(results: Sequence[RoundResult], rounds: Sequence[Round], folder: Path) 
 
 
 def _methods(result: RoundResult) -> Figure:
-    """Bars with 95% intervals, Afterglow on top."""
+    """Bars with 95% intervals, Afterglow on top. What is of the catalogue as a whole has no interval."""
     methods = result.methods[::-1]
-    shown = {
-        name: heading.replace("\n", " ")
-        for name, heading in headings(result.limit).items()
-        if any(name in method.metrics for method in methods)
-    }
-    figure = Figure(figsize=(3.2 * len(shown) + 2, 0.4 * len(methods) + 1.6), layout="constrained")
-    all_axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axes, (name, heading) in zip(all_axes, shown.items(), strict=True):
+    names = [method.method for method in methods]
+    colours = [_OURS if name == AFTERGLOW else _THEIRS for name in names]
+    shown = {name: heading for name, heading in headings(result.limit).items() if name in methods[0].metrics}
+    figure = Figure(figsize=(3.2 * _PANELS + 2, 2 * (0.35 * len(methods) + 0.8)), layout="constrained")
+    panels = figure.subplots(2, _PANELS, sharey=True).ravel()
+    for axes, (name, heading) in zip(panels, shown.items(), strict=False):
         found = [method.metrics[name] for method in methods]
         means = np.array([interval.mean for interval in found])
-        errors = [
-            [interval.mean - interval.low for interval in found],
-            [interval.high - interval.mean for interval in found],
-        ]
-        colours = [_OURS if method.method == AFTERGLOW else _THEIRS for method in methods]
-        axes.barh([method.method for method in methods], means, xerr=np.maximum(errors, 0.0), color=colours)
-        axes.set_title(heading, fontsize=10)
+        errors = np.array([(interval.mean - interval.low, interval.high - interval.mean) for interval in found]).T
+        axes.barh(names, means, xerr=np.maximum(errors, 0.0), color=colours)
+        axes.set_title(heading.replace("\n", " "), fontsize=10)
+    coverage = panels[len(shown)]
+    coverage.barh(names, [method.coverage_mixed_list for method in methods], color=colours)
+    coverage.set_title("coverage, mixed list", fontsize=10)
+    for unused in panels[len(shown) + 1 :]:
+        unused.set_axis_off()
     return figure
 
 
