@@ -107,7 +107,7 @@ _NUMBER_OF: Final = re.compile(
     r"\b(?:sku|upc|ean|gtin|isbn|asin|items?|art(?:icle)?|products?)\b[\s.:#]*(?=[\d#])", re.I
 )
 _SEPARATOR: Final = re.compile(r"[\s,;|/#]+")
-_LONG_NUMBER: Final = re.compile(r"\d{5,}|\d{2,5}(?:-\d{2,8}){2,5}-?[\dX]?", re.ASCII)
+_LONG_NUMBER: Final = re.compile(r"\d{5,}|(?=(?:-?\d){9,}-?X?$)\d+(?:-\d+){2,}(?:-X)?", re.ASCII)
 """Of five digits or more (1080, 2012, 360 and 007 are words of shoppers), or in groups, as an ISBN is."""
 
 
@@ -146,7 +146,7 @@ _KEYBOARDS: Final = frozenset(("qwerty", "qwertz", "azerty"))
 _HELD: Final = re.compile(r"(.)\1{4,}")
 _AGAIN: Final = re.compile(r"(.{2,4}?)\1+")
 _SIZE: Final = re.compile(r"x+[sl]")
-_UNHEARD: Final = re.compile(r"(?=[jqx][jqz]|[jq]x|z[jqx]|[jqx][bcdfgkpvw]|[bcdfghkmpvw][jqx]|v[bcdfgkpqw]|[fgkpw]v)")
+_UNHEARD: Final = re.compile(r"(?=[jqx][jqz]|[jq]x|z[jqx]|[jq][bcdfgkpvw]|[bcdfghkmpvw][jq]|v[bcdfgkpqw]|[fgkw]v)")
 """Pairs of letters that hardly any language writes. One may meet where two words do; two in a word are a mash."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Mapping
 from typing import Final, TypeVar
 
@@ -95,6 +96,7 @@ class ProfilesStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int  # profiles that wait for a product
     pending_products: int  # different ones
     due: int  # profiles with work that was put off until now
+    noise: dict[str, int]  # searches that weighed less, by reason, the commonest first
 
 
 class ProductsStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,12 +307,14 @@ async def _profiles(client: AsyncQdrantClient, name: str, retry: RetryPolicy) ->
     now = time.time_ns() // 1_000_000
     count = searches = purchases = waiting = due = 0
     pending: set[str] = set()
+    noise: Counter[str] = Counter()
     async for profile in ProfileStore(client, profiles_collection(name), cached_bytes=0, retry=retry).counts():
         count += 1
         searches += profile.n_searches
         purchases += profile.n_purchases
         waiting += bool(profile.pending)
         pending.update(profile.pending)
+        noise.update(profile.noise)
         due += profile.due is not None and profile.due <= now
     return ProfilesStatus(
         count=count,
@@ -319,6 +323,7 @@ async def _profiles(client: AsyncQdrantClient, name: str, retry: RetryPolicy) ->
         waiting=waiting,
         pending_products=len(pending),
         due=due,
+        noise=dict(noise.most_common()),
     )
 
 

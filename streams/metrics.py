@@ -41,6 +41,12 @@ class _WorkerCollector(Collector):
             ("dead_letters", "Events that were not understood.", figures.dead_letters),
         ):
             yield CounterMetricFamily(f"afterglow_{name}", meaning, value=value)
+        noise = CounterMetricFamily(
+            "afterglow_noise", "Searches whose query says little, by reason; what it weighs less.", labels=["reason"]
+        )
+        for reason, count in dict(figures.noise).items():  # the loop that counts is another thread
+            noise.add_metric([reason], count)
+        yield noise
         yield GaugeMetricFamily("afterglow_events_waiting", "Events read and not yet taken up.", value=self._waiting())
         oldest = GaugeMetricFamily(
             "afterglow_batch_seconds",

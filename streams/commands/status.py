@@ -79,10 +79,16 @@ def _of_qdrant(qdrant: QdrantStatus | None) -> dict[str, str]:
         "qdrant": qdrant.address,
         "profiles": f"{profiles.count:,}",
         "folded in": f"{profiles.searches:,} searches, {profiles.purchases:,} purchases",
+        **({"noise": _told(profiles.noise)} if profiles.noise else {}),
         "waiting": f"{profiles.waiting:,} profiles for {profiles.pending_products:,} unknown products; "
         f"{profiles.due:,} with work due",
         "products": f"{products.count:,}, {products.available:,} available",
     }
+
+
+def _told(noise: dict[str, int]) -> str:
+    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in noise.items())
+    return f"{sum(noise.values()):,} searches weigh less: {reasons}"
 
 
 def _of_encoder(encoder: EncoderStatus | None) -> dict[str, str]:

@@ -33,12 +33,14 @@ def get(port: int, path: str) -> tuple[int, str]:
 async def test_figures_and_what_the_watches_say_are_told(port: int):
     figures, clock = Figures(), iter([0.0, 5.0, 12.0, 12.0])
     figures.events = 3
+    figures.noise.update(campaign_code=2)
     watch = StallWatch("events", ["searches"], clock=lambda: next(clock))
     watch.taken()
     serve_metrics(port, figures, lambda: 4, [watch])
     _, told = await asyncio.to_thread(get, port, "/metrics")
     assert {
         "afterglow_events_folded_total 3.0",
+        'afterglow_noise_total{reason="campaign_code"} 2.0',
         "afterglow_events_waiting 4.0",
         'afterglow_batch_seconds{stream="events"} 7.0',
         'afterglow_seconds_since_acknowledged{stream="events"} 12.0',

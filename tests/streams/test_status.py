@@ -68,9 +68,15 @@ async def client(qdrant: str) -> AsyncIterator[AsyncQdrantClient]:
 async def fill(client: AsyncQdrantClient, name: str) -> None:
     await open_generation(client, Generation(name, Model("small", "abc", 4), IDS.fingerprint, {}, 5))
     profiles: dict[str, dict[str, JSON | bytes]] = {
-        "ada": {"n_searches": 2, "n_purchases": 3, "pending": ["lamp", "rug"], "due": 1000},
+        "ada": {
+            "n_searches": 2,
+            "n_purchases": 3,
+            "pending": ["lamp", "rug"],
+            "due": 1000,
+            "noise": {"rate": 1},
+        },
         "bob": {"n_searches": 0, "n_purchases": 4, "pending": ["lamp"]},
-        "eve": {"n_searches": 5, "n_purchases": 0, "due": 2**42},
+        "eve": {"n_searches": 5, "n_purchases": 0, "due": 2**42, "noise": {"gibberish": 2, "rate": 2}},
     }
     writes = []
     for user, payload in profiles.items():
@@ -101,7 +107,7 @@ async def test_counts_are_added_up_and_problems_told(both: Settings, client: Asy
 
     assert status.qdrant is not None
     assert status.qdrant.profiles == health.ProfilesStatus(
-        count=3, searches=7, purchases=7, waiting=2, pending_products=2, due=1
+        count=3, searches=7, purchases=7, waiting=2, pending_products=2, due=1, noise={"rate": 3, "gibberish": 2}
     )
     assert status.qdrant.products == health.ProductsStatus(count=2, available=1)
     assert status.qdrant.generation is not None
