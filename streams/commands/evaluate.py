@@ -67,6 +67,7 @@ def command(
     """
     from streams.evaluation.evaluation import Options
     from streams.evaluation.files import read_shop
+    from streams.evaluation.fitted import left_out
     from streams.evaluation.results import result_of
 
     if purchases is None and searches is None:
@@ -78,6 +79,8 @@ def command(
     with _progress() as report:
         report("reading files", 0, 1)
         shop = read_shop(products, purchases, searches)
+        for told in left_out(len(shop.products)):
+            click.echo(told, err=True)
         rounds = _evaluated(settings, shop, options, report)
         report("drawing intervals", 0, 1)
         results = [result_of(round_, limit=limit, seed=seed) for round_ in rounds]

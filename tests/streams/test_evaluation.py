@@ -15,7 +15,7 @@ from streams.evaluation.baselines import DAY_MS, OwnMost, Popular, Ranked
 from streams.evaluation.dump import dumped
 from streams.evaluation.evaluation import NothingToPredict, Options, evaluate
 from streams.evaluation.files import Shop, UnfitFile
-from streams.evaluation.fitted import Ease, ItemNeighbours
+from streams.evaluation.fitted import Ease, EaseAndOwn, ItemNeighbours
 from streams.evaluation.past import Past
 from streams.evaluation.results import Decile, deciles_of, result_of, values_of
 from streams.evaluation.rounds import AFTERGLOW, Lists, Round
@@ -115,6 +115,7 @@ def test_every_method_is_asked_the_same_tasks() -> None:
         "popular, 30 days",
         "most bought by the customer",
         "EASE",
+        "EASE + own orders",
         "ALS (implicit)",
         "item-kNN (implicit)",
     ]
@@ -306,11 +307,21 @@ def test_ease_solves_its_equation() -> None:
     assert ease.scores("nobody").tolist() == [0.0] * 4
 
 
-def test_neighbours_are_by_cosine() -> None:
+def test_own_orders_are_added_to_ease() -> None:
+    past = past_of(ORDERS)
+    ease = Ease(past)
+    both = EaseAndOwn(ease, past)
+    both.prepare(CUT)
+    assert both.scores("u1") == pytest.approx(ease.scores("u1") + np.array([0.6, 0.3, 0.0, 0.0]))
+
+
+def test_neighbours_were_bought_by_the_same_customers() -> None:
     past = past_of([("u1", -3, ["a", "b"]), ("u2", -2, ["b", "c"]), ("u3", -1, ["a"])])
     neighbours = ItemNeighbours(past)
     neighbours.prepare(CUT)
-    assert neighbours.scores("u3") == pytest.approx([1.0, 1 / 2, 0.0, 0.0])
+    itself, together, never, unsold = neighbours.scores("u3")
+    assert itself > together > 0.0
+    assert never == unsold == 0.0
 
 
 def test_a_batch_method_knows_a_new_product_from_its_next_fit_on_and_a_user_at_once() -> None:
@@ -319,6 +330,7 @@ def test_a_batch_method_knows_a_new_product_from_its_next_fit_on_and_a_user_at_o
     neighbours.prepare(CUT)
     past.learn(Order("u2", CUT, tuple(bought("u2", 0, "a", "d"))))
     neighbours.prepare(CUT + 6 * DAY_MS)
-    assert neighbours.scores("u2") == pytest.approx([1.0, 1 / math.sqrt(2), 0.0, 0.0])
+    of_a, of_b, _, of_d = neighbours.scores("u2")
+    assert of_a > of_b > of_d == 0.0
     neighbours.prepare(CUT + 7 * DAY_MS)
     assert neighbours.scores("u2")[3] > 0.0
