@@ -34,7 +34,9 @@ _WIDTH: Final = 180  # of tables, where nobody's terminal sets one
 @click.option("--cut", type=Moment(), metavar="TIME", required=True, help="What happened before is history.")
 @click.option("--limit", type=click.IntRange(min=1, max=1000), default=20, show_default=True, help="Length of a list.")
 @click.option("--prequential", is_flag=True, help="After the cut predict each order, then learn it, and go on.")
-@click.option("--dump", type=click.File("wb"), metavar="FILE", help="Write the recommendations, a JSON line a task.")
+@click.option(
+    "--dump", type=click.File("wb", lazy=False), metavar="FILE", help="Write the recommendations, a JSON line a task."
+)
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER", help="Write PNG plots.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of intervals, and of baselines that draw.")
 @as_json
@@ -68,7 +70,7 @@ def command(
     from streams.evaluation.evaluation import Options
     from streams.evaluation.files import read_shop
     from streams.evaluation.fitted import left_out
-    from streams.evaluation.results import result_of
+    from streams.evaluation.results import results_of
 
     if purchases is None and searches is None:
         raise click.UsageError("give --purchases FILE, --searches FILE, or both")
@@ -83,7 +85,7 @@ def command(
             click.echo(told, err=True)
         rounds = _evaluated(settings, shop, options, report)
         report("drawing intervals", 0, 1)
-        results = [result_of(round_, limit=limit, seed=seed) for round_ in rounds]
+        results = [results_of(round_, limit=limit, seed=seed) for round_ in rounds]
     if dump is not None:
         from streams.evaluation.dump import dumped
 
@@ -92,11 +94,12 @@ def command(
     if plots is not None:
         from streams.evaluation.plots import draw
 
-        draw(results, rounds, plots)
+        draw([of_all for of_all, *_ in results], rounds, plots)
+    reported = [result for of_one in results for result in of_one]
     if as_json:
-        print_json({"cut": cut, "prequential": prequential, "seed": seed, "rounds": results})
+        print_json({"cut": cut, "prequential": prequential, "seed": seed, "rounds": reported})
     else:
-        _print(results, options)
+        _print(reported, options)
 
 
 def _require(libraries: dict[str, str]) -> None:

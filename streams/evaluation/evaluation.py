@@ -76,11 +76,9 @@ async def _predict_and_learn(rounds: Rounds, steps: Sequence[Step], options: Opt
 
 async def _predict(rounds: Rounds, steps: Sequence[Step], options: Options, report: Report) -> None:
     waiting: dict[str, tuple[Round, list[Task]]] = {}
-    first = set()
     for step in steps:
         for round_, task in rounds.tasks_of(step, at=options.cut):
-            if task.query or (round_.kind, task.user_id) not in first:
-                first.add((round_.kind, task.user_id))
+            if task.first or round_ is rounds.of_queries:
                 waiting.setdefault(round_.kind, (round_, []))[1].append(task)
     of, done = sum(len(tasks) for _, tasks in waiting.values()), 0
     for round_, tasks in waiting.values():

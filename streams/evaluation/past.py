@@ -42,6 +42,9 @@ class Past:
     def knows(self, user_id: str) -> bool:
         return user_id in self._times
 
+    def users(self) -> set[str]:
+        return set(self._times)
+
     def times(self, user_id: str) -> Mapping[str, int]:
         """By product id, in how many of the user's orders it was."""
         return self._times.get(user_id, {})

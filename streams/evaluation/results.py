@@ -45,13 +45,23 @@ class RoundResult(msgspec.Struct, frozen=True):
     """Every method on the same tasks of one kind, Afterglow first."""
 
     kind: str
+    only_first: bool  # only the first task of each user who was known at the cut
     tasks: int
     users: int
     limit: int
     methods: list[MethodResult]
 
 
-def result_of(round_: Round, *, limit: int, seed: int) -> RoundResult:
+def results_of(round_: Round, *, limit: int, seed: int) -> list[RoundResult]:
+    """Of all tasks; and where that is less, of the first of each user, which compare with what is frozen at the cut."""
+    results = [_result(round_, limit=limit, seed=seed, only_first=False)]
+    first = round_.of_first()
+    if 0 < len(first.tasks) < len(round_.tasks):
+        results.append(_result(first, limit=limit, seed=seed, only_first=True))
+    return results
+
+
+def _result(round_: Round, *, limit: int, seed: int, only_first: bool) -> RoundResult:
     tasks = round_.tasks
     bootstrap = Bootstrap([task.user_id for task in tasks], seed=seed)
     values = {name: values_of(tasks, lists, limit) for name, lists in round_.lists.items()}
@@ -71,7 +81,7 @@ def result_of(round_: Round, *, limit: int, seed: int) -> RoundResult:
         )
         for name, lists in round_.lists.items()
     ]
-    return RoundResult(round_.kind, len(tasks), len({task.user_id for task in tasks}), limit, methods)
+    return RoundResult(round_.kind, only_first, len(tasks), len({task.user_id for task in tasks}), limit, methods)
 
 
 def _intervals(bootstrap: Bootstrap, values: Mapping[str, Values]) -> dict[str, Interval]:

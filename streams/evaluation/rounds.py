@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -44,6 +44,15 @@ class Round:
     lists: dict[str, list[Lists]] = field(default_factory=dict)  # by method, parallel to `tasks`
     popularity: dict[str, float] = field(default_factory=dict)  # by available product: its orders before the cut
 
+    def of_first(self) -> Round:
+        """The same, of the first task of each user who was known at the cut: what an evaluation frozen there has."""
+        rows = [row for row, task in enumerate(self.tasks) if task.first]
+        return replace(
+            self,
+            tasks=[self.tasks[row] for row in rows],
+            lists={method: [lists[row] for row in rows] for method, lists in self.lists.items()},
+        )
+
     async def predict(self, tasks: Sequence[Task], limit: int) -> None:
         """Every method's lists for these tasks, which are of one moment."""
         self.tasks += tasks
@@ -67,6 +76,9 @@ class Rounds:
         self._lexical = History(lexical, settings)
         self._orders = Past(product_ids, Order)
         self._clicks = Past(product_ids, Search)
+        self._known: set[str] = set()
+        self._first_orders: set[str] = set()
+        self._first_clicks: set[str] = set()
         self._hides_bought = settings.derivation.exclude_bought
         orders = self._baselines(self._orders, "most bought by the customer", _POPULAR_DAYS, seed)
         clicks = self._baselines(self._clicks, "most clicked by the user", _POPULAR_CLICKS_DAYS, seed)
@@ -77,13 +89,15 @@ class Rounds:
 
     def learn(self, step: Step) -> None:
         """What happened next, to everyone who remembers. Steps come in the order of time."""
+        self._known.add(step.user_id)
         self._history.learn(step)
         self._lexical.learn(step)
         self._orders.learn(step)
         self._clicks.learn(step)
 
     def reached_cut(self) -> None:
-        """All that came before the cut is learned: what is popular now says which products are the long tail."""
+        """All that came before the cut is learned: who is known now, and which products are the long tail."""
+        self._first_orders, self._first_clicks = set(self._known), self._clicks.users()
         self.of_orders.popularity = self._popularity(self._orders.totals)
         self.of_clicks.popularity = self.of_queries.popularity = self._popularity(self._clicks.totals)
 
@@ -96,12 +110,17 @@ class Rounds:
         if not wanted:
             return
         if isinstance(step, Order):
-            if self._history.knows(user_id):
-                yield self.of_orders, Task(user_id, ts, at, wanted, frozenset(self._orders.times(user_id)))
+            if user_id in self._known:
+                first = user_id in self._first_orders
+                self._first_orders.discard(user_id)
+                known = frozenset(self._orders.times(user_id))
+                yield self.of_orders, Task(user_id, ts, at, wanted, known, first=first)
             return
         known = frozenset(self._clicks.times(user_id))
         if self._clicks.knows(user_id):
-            yield self.of_clicks, Task(user_id, ts, at, wanted, known)
+            first = user_id in self._first_clicks
+            self._first_clicks.discard(user_id)
+            yield self.of_clicks, Task(user_id, ts, at, wanted, known, first=first)
         if clean(step.query):
             yield self.of_queries, Task(user_id, ts, at, wanted, known, step.query)
 

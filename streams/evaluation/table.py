@@ -33,7 +33,8 @@ def headings(limit: int) -> dict[str, str]:
 
 def tables(result: RoundResult) -> Iterable[tuple[str, Table]]:
     """Titles and tables: the figures, what Afterglow has more, and recall by how popular a product was."""
-    title = f"{TITLES[result.kind]}: {result.tasks:,} tasks of {result.users:,} users"
+    which = ", the first after the cut of each user known by then" if result.only_first else ""
+    title = f"{TITLES[result.kind]}{which}: {result.tasks:,} tasks of {result.users:,} users"
     shown = {name: heading for name, heading in headings(result.limit).items() if _has(result, name)}
     figures = _table(shown.values())
     for method in result.methods:

@@ -20,6 +20,7 @@ class Task(NamedTuple):
     wanted: frozenset[str]  # product ids; at least one
     known: frozenset[str]  # product ids that this user bought (of clicks: clicked) before
     query: str = ""  # as typed, where it is given
+    first: bool = False  # the user's first of its kind after the cut, of a user known by then
 
     @property
     def new(self) -> frozenset[str]:

@@ -17,7 +17,7 @@ from streams.evaluation.evaluation import NothingToPredict, Options, evaluate
 from streams.evaluation.files import Shop, UnfitFile
 from streams.evaluation.fitted import Ease, EaseAndOwn, ItemNeighbours
 from streams.evaluation.past import Past
-from streams.evaluation.results import Decile, deciles_of, result_of, values_of
+from streams.evaluation.results import Decile, deciles_of, results_of, values_of
 from streams.evaluation.rounds import AFTERGLOW, Lists, Round
 from streams.evaluation.tasks import Task
 from streams.evaluation.timeline import Order, timeline
@@ -90,8 +90,8 @@ AFTER = [
 def test_frozen_at_the_cut_the_first_order_of_everyone_known_by_then_is_predicted() -> None:
     (found,) = rounds_of(shop([*HISTORY, *AFTER])).values()
     assert found.tasks == [
-        Task("ada", CUT + 1 * DAY_MS, CUT, frozenset({"tent", "boots"}), frozenset({"tent", "mug"})),
-        Task("bob", CUT + 5 * DAY_MS, CUT, frozenset({"mug"}), frozenset({"boots", "mug"})),
+        Task("ada", CUT + 1 * DAY_MS, CUT, frozenset({"tent", "boots"}), frozenset({"tent", "mug"}), first=True),
+        Task("bob", CUT + 5 * DAY_MS, CUT, frozenset({"mug"}), frozenset({"boots", "mug"}), first=True),
     ]
 
 
@@ -104,6 +104,9 @@ def test_prequentially_every_order_is_predicted_from_all_that_came_before_it() -
         ("bob", 5 * DAY_MS, ["mug"], ["boots", "mug"]),
     ]
     assert found.lists[AFTERGLOW][1].mixed[0] == "kite"  # cleo's, who was unknown at the cut
+    of_all, of_first = results_of(found, limit=2, seed=1)
+    assert (of_all.only_first, of_all.tasks, of_all.users) == (False, 4, 3)
+    assert (of_first.only_first, of_first.tasks, of_first.users) == (True, 2, 2)  # ada's and bob's, as if frozen
 
 
 def test_every_method_is_asked_the_same_tasks() -> None:
@@ -196,7 +199,7 @@ def test_without_anything_to_predict_it_says_so() -> None:
 
 def test_figures_of_a_shop_by_hand() -> None:
     (found,) = rounds_of(shop([*HISTORY, *AFTER])).values()
-    result = result_of(found, limit=2, seed=1)
+    (result,) = results_of(found, limit=2, seed=1)
     assert (result.kind, result.tasks, result.users, result.limit) == ("next_order", 2, 2, 2)
     own = next(method for method in result.methods if method.method == "most bought by the customer")
     # ada: tent, mug (wanted tent and boots); bob: boots and mug are his and tie, and mug is more popular.
