@@ -20,6 +20,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
+from encoders.noise import RULES
 from streams.addresses import addresses_file, read_addresses
 
 
@@ -206,8 +207,8 @@ class Profiles(msgspec.Struct, frozen=True, kw_only=True):
     event_id_memory: Annotated[int, _is("Event ids remembered, to know a repeat.", "events", ge=0, le=4096)] = 32
     pending: Annotated[int, _is("Products not known yet that may wait.", "products", ge=0, le=65_535)] = 4096
     noise_rules: Annotated[
-        int, _is("Version of the rules by which noise and machines' searches weigh less; 0: none.", ge=0, le=1)
-    ] = 1
+        int, _is("Version of the rules by which noise and machines' searches weigh less; 0: none.", ge=0, le=RULES)
+    ] = RULES
 
 
 class Derivation(msgspec.Struct, frozen=True, kw_only=True):

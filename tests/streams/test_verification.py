@@ -167,9 +167,14 @@ def moved_on(ledger: Ledger) -> None:
     ledger.newest_ts += 1
 
 
+def counted_as_noise(ledger: Ledger) -> None:
+    ledger.noise["campaign_code"] = 1
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
+        (counted_as_noise, "noise"),
         (heavier, "weight of"),
         (without_a_key, "history misses 1 keys"),
         (without_what_was_evicted, "Σ w + evicted"),
