@@ -69,6 +69,8 @@ class Nearby(NamedTuple):
     kind: str
     score: float
     """Cosine of the query's and the product's vector."""
+    announced: int
+    """ms; when the catalogue said so."""
     vector: Vector | None
     """[d] float32 unit vector, where it was asked for."""
 
@@ -228,7 +230,7 @@ class Catalogue:
 
 _ALL_PAYLOAD = qdrant.WithPayloadSelector(enable=True)
 _SHOWN_PAYLOAD = qdrant.WithPayloadSelector(
-    include=qdrant.PayloadIncludeSelector(fields=["product_id", "title", "kind"])
+    include=qdrant.PayloadIncludeSelector(fields=["product_id", "title", "kind", "ts"])
 )
 _TEXT_VECTOR = qdrant.WithVectorsSelector(include=qdrant.VectorsSelector(names=["text"]))
 _NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
@@ -274,5 +276,6 @@ def _nearby(point: qdrant.ScoredPoint, with_vectors: bool) -> Nearby:
         stored["title"].string_value,
         stored["kind"].string_value,
         point.score,
+        stored["ts"].integer_value,
         read_vectors(point).get("text") if with_vectors else None,
     )

@@ -1,30 +1,40 @@
 """Which products a person is shown, in which order, and why. Pure.
 
-A product's score is a log-odds of what belongs to one user alone, in separate forms for products new to the user and
-products bought before, with the weights that a logistic regression found on online-retail. Every positive term is
-attributed to its cause, so that each recommendation explains itself: the shares of its reasons add up to 1.
+A product's score is a log-odds (`sinks.scoring`) of what is known of the person and what is known across users. Every
+positive term is attributed to its cause, so that each recommendation explains itself: the shares of its reasons add
+up to 1.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sinks.derivation import TEXTS_OF_AN_INTEREST, Interest, Taste
 from sinks.ledgers import ORDER_DECAY, ProfileState, is_query
+from sinks.scoring import (
+    BOUGHT_BEFORE,
+    DAY_MS,
+    NEW_TO_THE_PERSON,
+    Habit,
+    Product,
+    bought_features,
+    likeness_of,
+    new_features,
+    together_of,
+)
+from sinks.statistics import HALF_LIFE_MS, NO_STATISTICS, Statistics
 
-DAY_MS: Final = 86_400_000
-_LIKENESS: Final = 0.01  # what likeness is measured in: below it, texts have nothing in common
 _LEAST_SIMILARITY: Final = 1e-3
-_NEW: Final = -6.0
-_LIKENESS_WEIGHT_NEW: Final = 0.28
-_BOUGHT: Final = -4.26
-_LIKENESS_WEIGHT_BOUGHT: Final = 0.02
+_LEAST_PART: Final = 1e-3  # of a score, so that everything shown has a reason
+_LEAST_HABIT: Final = 0.1
+_NEWS_MS: Final = 30 * DAY_MS  # for so long a product that nobody bought yet is news
+_EXPLORED: Final = 200  # what is shown least is sought among so many of the best
 
 
 Hit = tuple[str, float]
@@ -34,9 +44,10 @@ Hit = tuple[str, float]
 class Reason(NamedTuple):
     """Why a product is recommended, and which share of its score that is worth.
 
-    `kind` is "bought" (before), "interest" (near one of the lasting interests), "recent" (near what the person has
-    been doing within the short half-life) or "query" (near what was asked). `texts` are the products and queries
-    behind it, strongest first; of "bought", how often.
+    `kind` is "bought" (before), "together" (other people bought it with what this person bought), "interest" (near
+    one of the lasting interests), "recent" (near what the person has been doing within the short half-life),
+    "popular" (sells now), "new" (sold for the first time lately, or announced lately) or "query" (near what was
+    asked). `texts` are the products and queries behind it, strongest first; of "bought", how often.
     """
 
     kind: str
@@ -56,6 +67,10 @@ class RankingRules:
 
     limit: int
     exclude_bought: bool = False
+    exposure: float = 0.1
+    """What being shown to others costs: this times ln(1 + e), of 1,000 recent lists e with the product."""
+    exploration: int = 0
+    """So many places, the last ones, go to the products shown least of the 200 best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,8 @@ class Found:
     interests: Sequence[Sequence[Hit]]
     recent: Sequence[Hit] = ()
     query: Sequence[Hit] | None = None
+    announced: Mapping[str, int] = field(default_factory=dict)
+    """When the catalogue said so of what was found, ms."""
 
 
 def rank(
@@ -74,49 +91,245 @@ def rank(
     titles: Mapping[str, str],
     available: Container[str],
     rules: RankingRules,
+    statistics: Statistics = NO_STATISTICS,
 ) -> list[Candidate]:
     """The best `rules.limit` products, best first; ties by product id.
 
-    `titles` are those of all products known, for the reasons; of what was found or bought, only what is `available`
-    is shown. With a query, only what was found near it is ranked.
+    `titles` are those of all products known, for the reasons; of what was found, bought, or is known of across users,
+    only what is `available` is shown. With a query, only what was found near it is ranked.
     """
-    terms, totals = _near(taste, found)
-    bought = _bought(state)
-    habit = _Habit(state, taste.at)
-    scale = math.sqrt(max(sum(len(ledger.keys) for ledger in state), 1)) / _LIKENESS
-    asked = None if found.query is None else dict(found.query)
-    pool: Iterable[str] = asked if asked is not None else [*_likest(totals, bought, available, rules.limit), *bought]
-    scored = []
-    for product_id in pool:
-        history = bought.get(product_id)
-        if product_id not in available or (history is not None and rules.exclude_bought):
-            continue
-        likeness = math.log1p(scale * totals.get(product_id, 0.0))
-        again = closeness = 0.0
-        if history is None:
-            likeness *= _LIKENESS_WEIGHT_NEW
-            score = _NEW + likeness
+    return Ranking(state, taste, found, rules, statistics).candidates(titles, available)
+
+
+class Ranking:
+    """Everything that one person might be shown, scored."""
+
+    def __init__(
+        self, state: ProfileState, taste: Taste, found: Found, rules: RankingRules, statistics: Statistics
+    ) -> None:
+        self._state = state
+        self._taste = taste
+        self._found = found
+        self._rules = rules
+        self._statistics = statistics
+        self._terms, self._totals = _near(taste, found)
+        self._asked = None if found.query is None else dict(found.query)
+        self._scored = self._score()
+
+    def best(self, at_most: int) -> list[str]:
+        """The ids of the best, available or not, best first."""
+        return [self._scored.ids[place] for place in self._in_order(at_most)]
+
+    def candidates(self, titles: Mapping[str, str], available: Container[str]) -> list[Candidate]:
+        """The best that are available."""
+        rules, scored = self._rules, self._scored
+        explored = min(rules.exploration, rules.limit)
+        wanted = rules.limit + (_EXPLORED if explored else 0)
+        places: list[int] = []
+        for place in self._ordered(wanted):
+            if scored.ids[place] in available:
+                places.append(place)
+                if len(places) == wanted:
+                    break
+        shown, rest = places[: rules.limit - explored], places[rules.limit - explored :]
+        if explored:
+            new = [place for place in rest if not scored.bought[place]]
+            shown += sorted(new, key=lambda place: (scored.exposure[place], -scored.scores[place]))[:explored]
+        tell = _Telling(self._state, self._taste, titles, self._statistics)
+        return [
+            Candidate(scored.ids[place], float(scored.scores[place]), tell.reasons(self._parts(place)))
+            for place in shown
+        ]
+
+    def _ordered(self, wanted: int) -> Iterator[int]:
+        """Places, best first: a few at first, all of them where those aren't enough."""
+        some = self._in_order(4 * wanted)
+        yield from some
+        if len(some) < len(self._scored.ids):
+            yield from self._in_order(len(self._scored.ids))[len(some) :]
+
+    def _in_order(self, at_most: int) -> list[int]:
+        scored = self._scored
+        places = np.arange(len(scored.ids))
+        if len(places) > at_most:
+            places = np.argpartition(-scored.ranked, at_most - 1)[:at_most]
+            # All that tie with the last one, or which of them are kept would depend on where they lie.
+            places = np.flatnonzero(scored.ranked >= scored.ranked[places].min())
+        in_order = sorted(
+            zip((-scored.ranked[places]).tolist(), [scored.ids[at] for at in places], places.tolist(), strict=True)
+        )
+        return [place for _, _, place in in_order[:at_most]]
+
+    def _score(self) -> _Scored:
+        statistics = self._statistics
+        ledger = self._state.purchases
+        history = [key[1:] for key in ledger.keys]
+        rows = statistics.rows_of(history)
+        own = rows[rows >= 0]
+        together, alike = statistics.together.around(own), statistics.alike.around(own)
+        if self._asked is None:
+            near = (together > 0.0) | (alike > 0.0)
+            near[statistics.popular] = True
+            near[own] = False
+            found = statistics.rows_of(tuple(self._totals))
+            near[found[found >= 0]] = True
+            near[own] = False
+            known = np.flatnonzero(near)
+            bought = set(history)
+            unsold = [
+                product_id
+                for product_id, row in zip(self._totals, found.tolist(), strict=True)
+                if row < 0 and product_id not in bought
+            ]
+            new = [statistics.product_ids[row] for row in known.tolist()] + unsold
+            again = [] if self._rules.exclude_bought else history
         else:
-            likeness *= _LIKENESS_WEIGHT_BOUGHT
-            again = habit.of(history)
-            score = _BOUGHT + likeness + again
-        if asked is not None:
-            closeness = 10.0 * max(asked[product_id], 0.0)
-            score += closeness
-        scored.append((-score, product_id, likeness, again, closeness))
-    scored.sort()
-    tell = _Telling(state, taste, titles)
-    candidates = []
-    for negative, product_id, likeness, again, closeness in scored[: rules.limit]:
-        parts = {}
-        for cause, value in terms.get(product_id, ()):
-            parts[cause] = likeness * value / totals[product_id]
-        if product_id in bought:
-            parts["bought", bought[product_id].times] = max(again, 0.1)
-        if asked is not None:
-            parts["query", 0] = max(closeness, 1e-3)
-        candidates.append(Candidate(product_id, -negative, tell.reasons(parts)))
-    return candidates
+            bought = set(history)
+            new = [product_id for product_id in self._asked if product_id not in bought]
+            again = [] if self._rules.exclude_bought else [one for one in history if one in self._asked]
+        return self._scores_of(new, again, together, alike)
+
+    def _scores_of(
+        self,
+        new: list[str],
+        again: list[str],
+        together: NDArray[np.float64],
+        alike: NDArray[np.float64],
+    ) -> _Scored:
+        statistics, ledger = self._statistics, self._state.purchases
+        ids = new + again
+        rows = statistics.rows_of(ids)
+        there = rows >= 0
+        size = len(ledger.keys)
+        with_history = np.zeros(len(ids))
+        with_history[there] = together[rows[there]]
+        likeness = self._likeness(ids, rows, alike)
+        products = self._products(ids, rows)
+        features = np.zeros((len(ids), len(NEW_TO_THE_PERSON)))
+        first = slice(0, len(new))
+        features[first] = new_features(together_of(with_history, size)[first], likeness[first], _of(products, first))
+        scores = features @ statistics.weights.new
+        habits = np.zeros((len(again), len(BOUGHT_BEFORE)))
+        if again:
+            rest = slice(len(new), None)
+            place_of = {key[1:]: place for place, key in enumerate(ledger.keys)}
+            habit = _habit(self._state, self._taste.at, [place_of[product_id] for product_id in again])
+            habits = bought_features(together_of(with_history, size)[rest], likeness[rest], _of(products, rest), habit)
+            scores[rest] = habits @ statistics.weights.bought
+        exposure = np.zeros(len(ids))
+        exposure[there] = statistics.exposure(rows[there])
+        if self._asked is not None:
+            scores += 10.0 * np.maximum([self._asked[product_id] for product_id in ids], 0.0)
+        return _Scored(
+            ids, scores, scores - self._rules.exposure * exposure, exposure, np.arange(len(ids)) >= len(new),
+            features, habits, rows,
+        )  # fmt: skip
+
+    def _likeness(self, ids: list[str], rows: NDArray[np.int64], alike: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By the neighbours of everything that was bought: what the weights were learned with.
+
+        Where that knows nothing, of products that nobody bought and of searches, by what lies near the interests.
+        """
+        searches, purchases = self._state
+        bought = len(purchases.keys)
+        # An interest's share of the history stands for that many of its keys.
+        keys = max(len(searches.keys) + bought, 1) * max(bought, 1)
+        sums = np.array([self._totals.get(product_id, 0.0) for product_id in ids]) * math.sqrt(keys)
+        there = rows >= 0
+        if searches.keys:
+            sums[there] = np.maximum(sums[there], alike[rows[there]])
+        elif bought:
+            sums[there] = alike[rows[there]]
+        return likeness_of(sums, bought)
+
+    def _products(self, ids: list[str], rows: NDArray[np.int64]) -> Product:
+        """Columns of all these products; of those without a row, what is known of a product that nobody bought."""
+        statistics, at = self._statistics, self._taste.at
+        there = np.flatnonzero(rows >= 0)
+        known = rows[there]
+        age = np.full(len(ids), np.inf)
+        never = np.zeros(len(ids))
+        if len(statistics):
+            never[:] = 1.0
+            first = statistics.first_sold[known]
+            age[there] = np.maximum(at - first.astype(np.float64), 0.0)
+            never[there] = 0.0
+            for place in np.flatnonzero(rows < 0).tolist():
+                announced = self._found.announced.get(ids[place])
+                if announced is not None and 0 <= at - announced < _NEWS_MS:
+                    age[place], never[place] = at - announced, 0.0
+        since = max(at - statistics.as_of, 0)
+
+        def column(name: str) -> NDArray[np.float64]:
+            values = np.zeros(len(ids))
+            values[there] = getattr(statistics, name)[known]
+            return values * 2.0 ** (-since / HALF_LIFE_MS[name]) if name in HALF_LIFE_MS else values
+
+        return Product(
+            column("sold_20"), column("sold_5"), column("clicked"), age, never, column("buyers"), column("repeats")
+        )
+
+    def _parts(self, place: int) -> dict[_Cause, float]:
+        """What a score is made of, by cause: what speaks for the product, not what speaks against it."""
+        scored, weights = self._scored, self._statistics.weights
+        product_id, bought = scored.ids[place], bool(scored.bought[place])
+        if bought:
+            features = scored.habits[place - (len(scored.ids) - len(scored.habits))]
+            worth = dict(zip(BOUGHT_BEFORE, (features * weights.bought).tolist(), strict=True))
+        else:
+            worth = dict(zip(NEW_TO_THE_PERSON, (scored.features[place] * weights.new).tolist(), strict=True))
+        parts: dict[_Cause, float] = {}
+        if worth["together"] > 0.0:
+            parts["together", int(scored.rows[place])] = worth["together"]
+        likeness = max(worth["likeness"], 0.0)
+        terms = self._terms.get(product_id, ())
+        for cause, value in terms:
+            parts[cause] = likeness * value / self._totals[product_id]
+        if not terms and likeness > 0.0 and self._taste.interests:
+            parts["interest", 0] = likeness
+        selling = worth["sold_20"] + worth["sold_5"] + worth.get("clicked", 0.0)
+        if selling > 0.0:
+            parts["popular", 0] = selling
+        if worth["fresh"] > _LEAST_PART:
+            parts["new", 0] = worth["fresh"]
+        if bought:
+            habit = sum(worth[name] for name in ("times", "recency", "share_of_orders", "since", "lately"))
+            times = round(math.expm1(features[BOUGHT_BEFORE.index("times")]) / 3.0)
+            parts["bought", times] = max(habit, _LEAST_HABIT)
+        if self._asked is not None:
+            parts["query", 0] = max(10.0 * self._asked[product_id], _LEAST_PART)
+        return parts if sum(parts.values()) > 0.0 else {**parts, ("popular", 0): _LEAST_PART}
+
+
+class _Scored(NamedTuple):
+    """Parallel, [n]: products new to the person, then those bought before."""
+
+    ids: list[str]
+    scores: NDArray[np.float64]
+    ranked: NDArray[np.float64]  # less what being shown to others costs
+    exposure: NDArray[np.float64]
+    bought: NDArray[np.bool_]
+    features: NDArray[np.float64]  # [n, features]; zeros of what was bought before
+    habits: NDArray[np.float64]  # [bought before, features]
+    rows: NDArray[np.int64]
+
+
+def _of(products: Product, which: slice) -> Product:
+    return Product(*(column[which] for column in products))
+
+
+def _habit(state: ProfileState, at: int, places: list[int]) -> Habit:
+    ledger = state.purchases
+    history = ledger.history[places]
+    return Habit(
+        times=history["count"].astype(np.float64),
+        recency=history["recency"] * ORDER_DECAY ** (ledger.orders - history["last_order"].astype(np.float64)),
+        orders_since_first=(ledger.orders - history["first_order"]).astype(np.float64),
+        since_ms=np.maximum(at - 1000.0 * history["last"], 0.0),
+        orders=ledger.orders,
+        repeats=ledger.repeats,
+        later_lines=ledger.later_lines,
+    )
 
 
 def texts_of(interest: Interest, titles: Mapping[str, str]) -> tuple[str, ...]:
@@ -150,65 +363,14 @@ def _near(taste: Taste, found: Found) -> tuple[dict[str, list[tuple[_Cause, floa
     return terms, totals
 
 
-def _likest(totals: Mapping[str, float], bought: Container[str], available: Container[str], limit: int) -> list[str]:
-    """Of what was found and is new to the person, all that can be among the best: likeness alone decides there."""
-    new = [
-        (-total, product_id)
-        for product_id, total in totals.items()
-        if product_id not in bought and product_id in available
-    ]
-    return [product_id for _, product_id in heapq.nsmallest(limit, new)]
-
-
-class _Bought(NamedTuple):
-    last: int
-    times: int
-    recency: float
-    first_order: int
-    last_order: int
-
-
-def _bought(state: ProfileState) -> dict[str, _Bought]:
-    ledger = state.purchases
-    rows = ledger.history[["last", "count", "recency", "first_order", "last_order"]].tolist()
-    return {key[1:]: _Bought._make(row) for key, row in zip(ledger.keys, rows, strict=True)}
-
-
-class _Habit:
-    """How likely this person buys a product again, from their own orders: log-odds, without the intercept.
-
-    A person's own rate of repeats counts in full (the recipe has 0.40 of its logarithm), so that the list follows the
-    shop: on online-retail it costs nothing (recall@20 .3011 and .3007), and with all repeats taken out of that data
-    a third of a list was bought before, not three quarters, and it finds twice as much.
-    """
-
-    def __init__(self, state: ProfileState, at: int) -> None:
-        ledger = state.purchases
-        self._at = at
-        self._orders = ledger.orders
-        repeats = (ledger.repeats + 1.5) / (ledger.later_lines + 10.0)
-        self._person = math.log(repeats) - 0.28 * math.log1p(ledger.orders)
-
-    def of(self, row: _Bought) -> float:
-        recency = row.recency * ORDER_DECAY ** (self._orders - row.last_order)
-        days = max(self._at - 1000 * row.last, 0) / DAY_MS
-        return (
-            self._person
-            + 0.27 * math.log1p(3 * row.times)
-            + 0.99 * math.log1p(3 * recency)
-            + 0.34 * row.times / max(self._orders - row.first_order, 1)
-            + 0.24 * math.log1p(min(days, 400.0) / 30.0)
-            + 0.05 * math.log1p(3 * 2.0 ** (-days / 60.0))
-        )
-
-
 class _Telling:
     """Reasons in words. The texts of each are looked up once a person."""
 
-    def __init__(self, state: ProfileState, taste: Taste, titles: Mapping[str, str]) -> None:
+    def __init__(self, state: ProfileState, taste: Taste, titles: Mapping[str, str], statistics: Statistics) -> None:
         self._state = state
         self._taste = taste
         self._titles = titles
+        self._statistics = statistics
         self._texts: dict[_Cause, tuple[str, ...]] = {}
 
     def reasons(self, parts: Mapping[_Cause, float]) -> tuple[Reason, ...]:
@@ -227,7 +389,18 @@ class _Telling:
             return texts_of(self._taste.interests[number], self._titles)
         if kind == "recent":
             return _newest_texts(self._state, self._titles)
+        if kind == "together":
+            return self._bought_with(number)
         return (f"{number}×",) if kind == "bought" else ()
+
+    def _bought_with(self, product: int) -> tuple[str, ...]:
+        """What of the history the product is bought together with, most often first."""
+        history = [key[1:] for key in self._state.purchases.keys]
+        rows = self._statistics.rows_of(history)
+        own = np.flatnonzero(rows >= 0)
+        shares = self._statistics.together.shares(rows[own], product)
+        best = own[np.argsort(-shares, kind="stable")[:TEXTS_OF_AN_INTEREST]]
+        return tuple(self._titles.get(history[place], history[place]) for place in best.tolist() if shares.any())
 
 
 def _newest_texts(state: ProfileState, titles: Mapping[str, str]) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ there is one way in which a list comes about.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,11 +17,15 @@ from sinks.catalogue import Nearby, Product
 from sinks.derivation import Taste, Vector, centred, centring
 from sinks.ledgers import ProfileState, is_query
 from sinks.points import JSON
-from sinks.ranking import Found, Hit, RankingRules, Reason, rank
+from sinks.ranking import Found, Hit, Ranking, RankingRules, Reason
 from sinks.snapshot import CatalogueSnapshot, Neighbours
+from sinks.statistics import NO_STATISTICS, Statistics
 
-_DEPTH = 3
+_DEPTH: Final = 3
 """Products looked at near each interest, for each place in the list: enough to rank, few enough to be quick."""
+
+_LOOKED_UP: Final = 3
+"""Of what nobody has found near anything, the best are looked up in the catalogue: so many for each place."""
 
 
 class Products(Protocol):
@@ -63,14 +67,16 @@ async def recommend(
     kind: str | None = None,
     query: Vector | None = None,
     snapshot: CatalogueSnapshot | None = None,
+    statistics: Statistics = NO_STATISTICS,
 ) -> list[list[Recommendation]]:
     """A list for each profile, from as few calls of Qdrant as their number allows.
 
     `kind` (product, content, ad) restricts what is shown. With `query` (a unit vector, [d]) only products near it are,
-    in the order that the query and the person give together. A person of whom nothing is known gets an empty list, or
-    what is near the query. With a `snapshot`, what is near is looked up in that, instead of asking Qdrant.
+    in the order that the query and the person give together. A person of whom nothing is known gets what is popular,
+    by the `statistics`, or what is near the query. With a `snapshot`, what is near is looked up in that, instead of
+    asking Qdrant.
     """
-    asking = _Asking(catalogue, snapshot, mean, rules, kind, query)
+    asking = _Asking(catalogue, snapshot, mean, rules, kind, query, statistics)
     lists = await asking.lists(states, tastes, _DEPTH * rules.limit)
     if rules.exclude_bought:
         # What lies nearest to people is what they bought: where too little else came with it, look further.
@@ -95,6 +101,7 @@ class _Asking:
     rules: RankingRules
     kind: str | None
     query: Vector | None
+    statistics: Statistics
 
     async def lists(
         self, states: Sequence[ProfileState], tastes: Sequence[Taste], depth: int
@@ -108,55 +115,82 @@ class _Asking:
         if self.query is not None:
             asked.append(self.query)
         hits, shown = await self._near(asked, depth)
-        found = _shared_out(tastes, hits, hits[-1] if self.query is not None else None)
-        known = await self.catalogue.get(_product_ids(states))
+        found = _shared_out(tastes, hits, hits[-1] if self.query is not None else None, shown.announced)
+        rankings = [
+            Ranking(state, taste, near, self.rules, self.statistics)
+            for state, taste, near in zip(states, tastes, found, strict=True)
+        ]
+        wanted = _product_ids(states)
+        if shown.available is None:
+            for ranking in rankings:
+                wanted.update(ranking.best(_LOOKED_UP * (self.rules.limit + self.rules.exploration)))
+        known = await self.catalogue.get(wanted)
         titles = {product_id: product.title for product_id, product in known.items()}
-        available = {product_id for row in hits for product_id, _ in row}
-        available |= {
-            product_id
-            for product_id, product in known.items()
-            if product.available and (self.kind is None or product.kind == self.kind)
-        }
+        available = shown.available
+        if available is None:
+            available = {product_id for row in hits for product_id, _ in row} | {
+                product_id
+                for product_id, product in known.items()
+                if product.available and (self.kind is None or product.kind == self.kind)
+            }
         return [
             [
                 Recommendation(
-                    item.product_id, shown.get(item.product_id) or titles[item.product_id], item.score, item.because
+                    item.product_id,
+                    shown.titles.get(item.product_id) or titles[item.product_id],
+                    item.score,
+                    item.because,
                 )
-                for item in rank(state, taste, near, titles, available, self.rules)
+                for item in ranking.candidates(titles, available)
             ]
-            for state, taste, near in zip(states, tastes, found, strict=True)
+            for ranking in rankings
         ]
 
-    async def _near(self, asked: Sequence[Vector], depth: int) -> tuple[list[list[Hit]], Mapping[str, str]]:
-        """What is near each vector, by centred cosine, and the titles of all of that."""
+    async def _near(self, asked: Sequence[Vector], depth: int) -> tuple[list[list[Hit]], _Shown]:
+        """What is near each vector, by centred cosine, and what is known of all of that."""
+        snapshot = self.snapshot
+        available = snapshot.titles if snapshot is not None and self.kind is None else None
         if not asked:
-            return [], {}
+            return [], _Shown({} if snapshot is None else snapshot.titles, {}, available)
         queries = centred(np.stack(asked) / np.linalg.norm(asked, axis=1, keepdims=True), self.mean)
-        titles: Mapping[str, str]
-        if self.snapshot is not None:
-            neighbours = await asyncio.to_thread(self.snapshot.near, queries, depth, kind=self.kind)
-            titles = self.snapshot.titles
+        if snapshot is not None:
+            neighbours = await asyncio.to_thread(snapshot.near, queries, depth, kind=self.kind)
+            shown = _Shown(snapshot.titles, snapshot.announced, available)
         else:
             nearby = await self.catalogue.near(queries, depth, kind=self.kind)
             neighbours = [
                 Neighbours([one.product_id for one in row], np.array([one.score for one in row], np.float32))
                 for row in nearby
             ]
-            titles = {one.product_id: one.title for row in nearby for one in row}
+            shown = _Shown(
+                {one.product_id: one.title for row in nearby for one in row},
+                {one.product_id: one.announced for row in nearby for one in row},
+                None,
+            )
         return [
             list(zip(row.product_ids, ((row.scores - offset) * scale).tolist(), strict=True))
             for row, (offset, scale) in zip(neighbours, centring(queries, self.mean), strict=True)
-        ], titles
+        ], shown
 
 
-def _shared_out(tastes: Sequence[Taste], hits: Sequence[list[Hit]], query: list[Hit] | None) -> list[Found]:
+class _Shown(NamedTuple):
+    """Of what may be shown, by product id."""
+
+    titles: Mapping[str, str]
+    announced: Mapping[str, int]
+    available: Container[str] | None  # everything that is available, where that is at hand
+
+
+def _shared_out(
+    tastes: Sequence[Taste], hits: Sequence[list[Hit]], query: list[Hit] | None, announced: Mapping[str, int]
+) -> list[Found]:
     """The hits back to whom they were asked for, in the order of asking."""
     found, at = [], 0
     for taste in tastes:
         end = at + len(taste.interests)
         interests = hits[at:end]
         recent = hits[end] if taste.short is not None else ()
-        found.append(Found(interests, recent, query))
+        found.append(Found(interests, recent, query, announced))
         at = end + (taste.short is not None)
     return found
 

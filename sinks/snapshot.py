@@ -46,6 +46,7 @@ class CatalogueSnapshot:
     kinds: NDArray[np.str_]
     vectors: Vector  # [n, d] unit rows
     titles: Mapping[str, str]  # by product id
+    announced: Mapping[str, int]  # by product id, ms
 
     def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[Neighbours]:
         """For each query ([n, d], any norm), the products nearest by cosine, at most `limit`. Exact."""
@@ -74,6 +75,7 @@ async def read_snapshot(
     product_ids: list[str] = []
     titles: list[str] = []
     kinds: list[str] = []
+    announced: dict[str, int] = {}
     vectors: list[Vector] = []
     offset: qdrant.PointId | None = None
     while True:
@@ -98,6 +100,7 @@ async def read_snapshot(
             product_ids.append(stored["product_id"].string_value)
             titles.append(stored["title"].string_value)
             kinds.append(stored["kind"].string_value)
+            announced[product_ids[-1]] = stored["ts"].integer_value
             vectors.append(read_vectors(point)["text"])
         if len(vectors) > at_most:
             return None
@@ -109,6 +112,7 @@ async def read_snapshot(
         kinds=np.array(kinds, np.str_),
         vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
         titles=dict(zip(product_ids, titles, strict=True)),
+        announced=announced,
     )
 
 
@@ -165,6 +169,6 @@ _AVAILABLE: Final = qdrant.Filter(
     must=[qdrant.Condition(field=qdrant.FieldCondition(key="available", match=qdrant.Match(boolean=True)))]
 )
 _SHOWN: Final = qdrant.WithPayloadSelector(
-    include=qdrant.PayloadIncludeSelector(fields=["product_id", "title", "kind"])
+    include=qdrant.PayloadIncludeSelector(fields=["product_id", "title", "kind", "ts"])
 )
 _TEXT: Final = qdrant.WithVectorsSelector(include=qdrant.VectorsSelector(names=["text"]))

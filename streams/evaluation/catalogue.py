@@ -28,6 +28,7 @@ class MemoryCatalogue:
             kinds=np.array([product.kind for product in shown], np.str_),
             vectors=np.stack([self.vectors[product.product_id] for product in shown]),
             titles={product.product_id: product.title for product in shown},
+            announced={product.product_id: product.ts or 0 for product in shown},
         )
 
     async def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
@@ -38,8 +39,12 @@ class MemoryCatalogue:
         """For each query ([n, d]), the available products nearest by cosine, best first, at most `limit`."""
         return [
             [
-                Nearby(product_id, self._products[product_id].title, self._products[product_id].kind, score, None)
+                self._nearby(self._products[product_id], score)
                 for product_id, score in zip(row.product_ids, row.scores.tolist(), strict=True)
             ]
             for row in self.snapshot.near(queries, limit, kind=kind)
         ]
+
+    @staticmethod
+    def _nearby(product: Product, score: float) -> Nearby:
+        return Nearby(product.product_id, product.title, product.kind, score, product.ts or 0, None)

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from encoders.text import normalise
 from sinks.derivation import Taste, derive
 from sinks.ledgers import Ledger, ProfileState
+from sinks.statistics import Statistics
 from streams.evaluation.texts import EncodedShop
 from streams.evaluation.timeline import Order, Step
-from streams.profiles import fold
+from streams.profiles import fold, stable_hash
 from streams.rules import derivation_rules, fold_rules, weights
 from streams.settings import Settings
+from streams.statistics.fold import StatisticsFold
+from streams.statistics.likeness import LikenessOfTexts
 from streams.updater import fold_event
 
 
@@ -25,6 +28,7 @@ class History:
         self._derivation = derivation_rules(settings)
         self._states: dict[str, ProfileState] = {}
         self._offset = 0
+        self._statistics = StatisticsFold(LikenessOfTexts(shop.catalogue.mean, shop.catalogue.vectors.get).among)
 
     def learn(self, step: Step) -> None:
         """Folds in what happened next. Steps come in the order of time."""
@@ -44,6 +48,9 @@ class History:
                 for line, purchase in enumerate(step.purchases)
             ]
             fold(state.purchases, "purchases", 0, events, self._rules.purchases)
+            user = stable_hash(step.user_id)
+            for purchase, event in zip(step.purchases, events, strict=True):
+                self._statistics.purchase(user, purchase.product_id, event.order, purchase.ts)
         else:
             query = normalise(step.query)
             event = fold_event(
@@ -51,6 +58,8 @@ class History:
             )
             events = [event]
             fold(state.searches, "searches", 0, events, self._rules.searches)
+            if step.clicked_product_id:
+                self._statistics.click(step.clicked_product_id, step.ts)
         self._offset += len(events)
 
     def knows(self, user_id: str) -> bool:
@@ -59,6 +68,11 @@ class History:
     def states(self, users: Sequence[str]) -> list[ProfileState]:
         """Of these users; an empty one of whom nothing is known."""
         return [self._states.get(user) or ProfileState(Ledger(), Ledger()) for user in users]
+
+    def statistics(self) -> Statistics:
+        """Across users, up to now."""
+        self._statistics.close_orders()
+        return self._statistics.statistics()
 
     def tastes(self, states: Sequence[ProfileState], at: int) -> list[Taste]:
         catalogue = self.shop.catalogue

@@ -50,7 +50,15 @@ class Recommended:
         states = history.states([task.user_id for task in tasks])
         tastes = history.tastes(states, tasks[0].at)
         rules = RankingRules(limit, exclude_bought=new_only or self._exclude_bought)
-        found = await recommend(catalogue, states, tastes, catalogue.mean, rules, snapshot=catalogue.snapshot)
+        found = await recommend(
+            catalogue,
+            states,
+            tastes,
+            catalogue.mean,
+            rules,
+            snapshot=catalogue.snapshot,
+            statistics=history.statistics(),
+        )
         return [[item.product_id for item in items] for items in found]
 
 

@@ -41,7 +41,7 @@ def test_a_new_product_scores_by_its_likeness_and_says_why():
     found = Found([[("B", 1.0)]])
     (only,) = rank(a_buyer(("A",)), a_taste(SHOES._replace(share=1.0)), found, TITLES, {"B"}, RankingRules(5))
     assert only.product_id == "B"
-    assert only.score == pytest.approx(-6.0 + 0.28 * 4.61512051684126)  # log1p(100)
+    assert only.score == pytest.approx(-6.0 + 0.4 * 4.61512051684126 - 1.14 * 0.15)  # log1p(100)
     assert only.because == (Reason("interest", 1.0, ("Red shoes",)),)
 
 

@@ -1,0 +1,179 @@
+"""What is known across users: what is bought together, what sells, what is new, and what that is worth.
+
+Made from the events of a sample of users by `streams.statistics`, and only read by everybody else. It is approximate,
+decayed in event time, and never part of a profile's state: a ledger is a function of its user's own events alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sinks.scoring import PRIOR, Weights
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int32]
+
+NEIGHBOURS: Final = 50
+"""Most neighbours kept of a product, of each kind."""
+
+HALF_LIFE_MS: Final = {"sold_5": 5 * 86_400_000.0, "sold_20": 20 * 86_400_000.0, "clicked": 14 * 86_400_000.0}
+"""After it, a sale (or a click) counts half."""
+
+_POPULAR: Final = 200
+_LISTS: Final = 1000.0  # lists that `shown` is counted in
+
+
+class Neighbourhood(NamedTuple):
+    """For each product its nearest others: rows [n, NEIGHBOURS] and their similarities, 0 where there are fewer."""
+
+    rows: Rows
+    similarity: Floats
+
+    def around(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How near every product is to these together: the sum of its similarities, [n]."""
+        sums: NDArray[np.float64] = np.bincount(
+            self.rows[rows].ravel(), weights=self.similarity[rows].ravel(), minlength=len(self.rows)
+        ).astype(np.float64, copy=False)
+        return sums
+
+    def shares(self, rows: NDArray[np.int64], product: int) -> NDArray[np.float64]:
+        """What each of `rows` adds to the nearness of one product, parallel to `rows`."""
+        shares: NDArray[np.float64] = np.where(self.rows[rows] == product, self.similarity[rows], 0.0).sum(axis=1)
+        return shares
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of the products that somebody bought or clicked, one row each. All columns are parallel, [n].
+
+    Counts are those of the sampled users. `sold_5`, `sold_20` and `clicked` have decayed until `as_of`, by the
+    half-lives of `HALF_LIFE_MS`.
+    """
+
+    as_of: int  # event time, ms
+    product_ids: Sequence[str]
+    first_sold: NDArray[np.int64]  # event time, ms
+    buyers: Floats
+    repeats: Floats  # lines by which a buyer bought it again
+    sold_5: Floats
+    sold_20: Floats
+    clicked: Floats
+    shown: Floats  # of 1,000 recent lists, how many hold it
+    together: Neighbourhood  # bought by the same people
+    alike: Neighbourhood  # of like text
+    weights: Weights = PRIOR
+    rows: Mapping[str, int] = field(init=False)
+    popular: NDArray[np.int64] = field(init=False)
+    """Rows of what sells best now, to somebody of whom nothing is known."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", {product_id: row for row, product_id in enumerate(self.product_ids)})
+        selling = np.log1p(self.sold_5) + np.log1p(self.sold_20) + np.log1p(self.clicked)
+        object.__setattr__(self, "popular", np.argsort(-selling, kind="stable")[:_POPULAR])
+
+    def __len__(self) -> int:
+        return len(self.product_ids)
+
+    def rows_of(self, product_ids: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each product, -1 where there is none."""
+        find = self.rows.get
+        return np.array([find(product_id, -1) for product_id in product_ids], np.int64)
+
+    def exposure(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """ln(1 + e) of these rows, e being how many of 1,000 recent lists showed the product."""
+        return np.log1p(self.shown[rows].astype(np.float64))
+
+
+def shown_in_a_thousand(shown: NDArray[np.float64], lists: float) -> Floats:
+    """Counts of showings as a share of the lists they are from; of few lists, the counts themselves."""
+    return (shown * (_LISTS / max(lists, _LISTS))).astype(np.float32)
+
+
+def no_neighbours(products: int) -> Neighbourhood:
+    return Neighbourhood(np.zeros((products, NEIGHBOURS), np.int32), np.zeros((products, NEIGHBOURS), np.float32))
+
+
+NO_STATISTICS: Final = Statistics(
+    as_of=0,
+    product_ids=(),
+    first_sold=np.zeros(0, np.int64),
+    buyers=np.zeros(0, np.float32),
+    repeats=np.zeros(0, np.float32),
+    sold_5=np.zeros(0, np.float32),
+    sold_20=np.zeros(0, np.float32),
+    clicked=np.zeros(0, np.float32),
+    shown=np.zeros(0, np.float32),
+    together=no_neighbours(0),
+    alike=no_neighbours(0),
+)
+"""Of a shop of which nothing is known yet."""
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True):
+    format: int
+    as_of: int
+    product_ids: list[str]
+    first_sold: bytes
+    columns: bytes
+    together: bytes
+    alike: bytes
+    weights: bytes
+
+
+_FORMAT: Final = 1
+_COLUMNS: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
+
+
+def encode_statistics(statistics: Statistics) -> bytes:
+    """Some 440 bytes a product."""
+    return msgspec.msgpack.encode(
+        _Wire(
+            _FORMAT,
+            statistics.as_of,
+            list(statistics.product_ids),
+            statistics.first_sold.astype("<i8").tobytes(),
+            np.stack([getattr(statistics, name) for name in _COLUMNS]).astype("<f4").tobytes(),
+            _encoded(statistics.together),
+            _encoded(statistics.alike),
+            np.concatenate(statistics.weights).astype("<f8").tobytes(),
+        )
+    )
+
+
+def decode_statistics(data: bytes) -> Statistics:
+    """Raises ValueError where they were written by another version."""
+    try:
+        wire = msgspec.msgpack.decode(data, type=_Wire)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"the statistics can't be read by this version ({error})") from error
+    weights = np.frombuffer(wire.weights, "<f8")
+    if wire.format != _FORMAT or len(weights) != sum(map(len, PRIOR)):
+        raise ValueError(f"the statistics are of format {wire.format}, and this version reads {_FORMAT}")
+    products = len(wire.product_ids)
+    columns = np.frombuffer(wire.columns, "<f4").reshape(len(_COLUMNS), products)
+    return Statistics(
+        as_of=wire.as_of,
+        product_ids=wire.product_ids,
+        first_sold=np.frombuffer(wire.first_sold, "<i8"),
+        together=_decoded(wire.together, products),
+        alike=_decoded(wire.alike, products),
+        weights=Weights(weights[: len(PRIOR.new)], weights[len(PRIOR.new) :]),
+        **dict(zip(_COLUMNS, columns, strict=True)),
+    )
+
+
+def _encoded(neighbours: Neighbourhood) -> bytes:
+    return neighbours.rows.astype("<i4").tobytes() + neighbours.similarity.astype("<f2").tobytes()
+
+
+def _decoded(data: bytes, products: int) -> Neighbourhood:
+    split = 4 * products * NEIGHBOURS
+    rows = np.frombuffer(data[:split], "<i4").reshape(products, NEIGHBOURS)
+    similarity = np.frombuffer(data[split:], "<f2").reshape(products, NEIGHBOURS).astype(np.float32)
+    return Neighbourhood(rows, similarity)

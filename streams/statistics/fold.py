@@ -1,0 +1,361 @@
+"""Events of a sample of users become statistics across users. Pure: no I/O, no clock; time is that of the events.
+
+Approximate by design: events should come in the order of their time, and one that comes late counts as if it came
+now. Memory is bounded by the number of users and products, whatever comes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sinks import scoring
+from sinks.ledgers import ORDER_DECAY
+from sinks.scoring import DAY_MS, Habit, Product, bought_features, likeness_of, new_features, together_of
+from sinks.statistics import (
+    HALF_LIFE_MS,
+    Neighbourhood,
+    Statistics,
+    no_neighbours,
+    shown_in_a_thousand,
+)
+from streams.statistics.learning import Learner
+from streams.statistics.pairs import Pairs
+
+Rows = NDArray[np.int64]
+Likeness = Callable[[Sequence[str]], Neighbourhood]
+"""Finds, for each of these products, those of like text among them: s = max(0, centred cosine)⁴."""
+
+_HASH_BITS: Final = 64
+_HISTORY: Final = 512  # products remembered of a user
+_ORDER_MS: Final = 1_800_000  # an order is complete so long after its first line
+_REFRESH_MS: Final = 3 * DAY_MS  # how often similarities are computed anew; every day is no better (online-retail)
+_UNREFRESHED: Final = 0.1  # or when so large a share of all lines has come since
+_FEW_LINES: Final = 16
+_SHOWN_HALF_LIFE_MS: Final = 20 * DAY_MS
+_LIST: Final = 20  # products of a list, where it is counted what would be shown
+_BEST: Final = 200  # of the products new to a user, so many of the best-scored are learned from
+_RANDOM: Final = 20  # and so many others
+_POPULAR: Final = 200
+_BOUGHT = np.dtype(
+    [("row", "<i4"), ("times", "<i4"), ("recency", "<f4"), ("first", "<i4"), ("last", "<i4"), ("last_ts", "<i8")]
+)
+
+
+class Bounds(NamedTuple):
+    """How much is remembered: beyond so many users, only those of half as large a sample; beyond so many products,
+    those that sell best.
+    """
+
+    users: int = 20_000
+    products: int = 100_000
+
+
+@dataclass(slots=True)
+class Shopper:
+    """One user of the sample. `bought` has a row a product; orders are counted from 1."""
+
+    bought: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, _BOUGHT))
+    orders: int = 0
+    repeats: int = 0
+    later_lines: int = 0
+    last_ts: int = 0
+
+
+class _Order(NamedTuple):
+    id: int
+    ts: int
+    rows: dict[int, None]
+
+
+class StatisticsFold:
+    """Takes purchases and clicks, roughly in the order of their time; `statistics` is what is known by then."""
+
+    def __init__(self, likeness: Likeness | None = None, bounds: Bounds | None = None) -> None:
+        """Without `likeness`, nothing is alike."""
+        self._likeness = likeness
+        self._bounds = bounds or Bounds()
+        self.product_ids: list[str] = []
+        self._row_of: dict[str, int] = {}
+        self.users: dict[int, Shopper] = {}
+        self.halvings = 0
+        """Of all users those whose hash begins with so many zero bits are in the sample."""
+        self.columns = _Columns()
+        self.pairs = Pairs()
+        self.learner = Learner()
+        self.now = 0  # time of the newest event, ms
+        self.refreshed_at = 0
+        self._lines = self._refreshed_lines = 0
+        self.open: OrderedDict[int, _Order] = OrderedDict()  # by user, the oldest first
+        self._together = no_neighbours(0)
+        self._alike = no_neighbours(0)
+        self._popular: Rows = np.zeros(0, np.int64)
+        self._chance = np.random.default_rng(0)
+
+    def purchase(self, user: int, product_id: str, order: int, ts: int) -> None:
+        """A line of an order. `user` and `order` are 64-bit hashes; `ts` is event time, ms."""
+        self._advance(ts)
+        if user >> (_HASH_BITS - self.halvings):
+            return
+        opened = self.open.get(user)
+        if opened is not None and opened.id != order:
+            self._close(user)
+            opened = None
+        if opened is None:
+            opened = self.open[user] = _Order(order, ts, {})
+        opened.rows[self._row(product_id)] = None
+
+    def click(self, product_id: str, ts: int) -> None:
+        """A product that was clicked after a search."""
+        self._advance(ts)
+        self.columns.add("clicked", self._row(product_id), self.now)
+
+    def close_orders(self) -> None:
+        """Folds in the orders that may not be complete yet: nothing more is there to be read."""
+        while self.open:
+            self._close(next(iter(self.open)))
+
+    def statistics(self) -> Statistics:
+        """What is known now. Similarities may be some days of events old, or miss a tenth of the lines."""
+        if self._lines - self._refreshed_lines >= max(_FEW_LINES, self._refreshed_lines * _UNREFRESHED):
+            self._refresh()
+        columns, products = self.columns, len(self.product_ids)
+        columns.decay(self.now)
+        return Statistics(
+            as_of=self.now,
+            product_ids=tuple(self.product_ids),
+            first_sold=columns.first_sold[:products].copy(),
+            buyers=columns.buyers[:products].astype(np.float32),
+            repeats=columns.repeats[:products].astype(np.float32),
+            sold_5=columns.sold_5[:products].astype(np.float32),
+            sold_20=columns.sold_20[:products].astype(np.float32),
+            clicked=columns.clicked[:products].astype(np.float32),
+            shown=shown_in_a_thousand(columns.shown[:products], columns.lists),
+            together=_widened(self._together, products),
+            alike=_widened(self._alike, products),
+            weights=scoring.Weights(*(part.copy() for part in self.learner.weights)),
+        )
+
+    def _advance(self, ts: int) -> None:
+        if not self.now:
+            self.columns.as_of, self.pairs = ts, Pairs(as_of=ts)
+            self.refreshed_at = ts
+        self.now = max(self.now, ts)
+        while self.open:
+            user, oldest = next(iter(self.open.items()))
+            if oldest.ts > self.now - _ORDER_MS:
+                break
+            self._close(user)
+        if self.now - self.refreshed_at > _REFRESH_MS:
+            self._refresh()
+
+    def _row(self, product_id: str) -> int:
+        row = self._row_of.get(product_id)
+        if row is None:
+            row = self._row_of[product_id] = len(self.product_ids)
+            self.product_ids.append(product_id)
+            self.columns.reserve(row + 1)
+        return row
+
+    def _close(self, user: int) -> None:
+        order = self.open.pop(user)
+        shopper = self.users.get(user) or Shopper()
+        rows = np.fromiter(order.rows, np.int64, len(order.rows))
+        if shopper.orders and order.ts - shopper.last_ts >= DAY_MS:
+            self._learn(shopper, rows, order.ts)
+        self._fold(shopper, rows, order.ts)
+        self.users[user] = shopper
+        while len(self.users) > self._bounds.users:
+            self.halvings += 1
+            out = _HASH_BITS - self.halvings
+            self.users = {one: shopper for one, shopper in self.users.items() if not one >> out}
+
+    def _fold(self, shopper: Shopper, rows: Rows, ts: int) -> None:
+        columns, bought = self.columns, shopper.bought
+        self._lines += len(rows)
+        known = np.isin(bought["row"], rows)
+        again = bought["row"][known].astype(np.int64)
+        new = rows[~np.isin(rows, again)]
+        shopper.orders += 1
+        shopper.repeats += len(again)
+        shopper.later_lines += len(again) + (len(new) if shopper.orders > 1 else 0)
+        shopper.last_ts = max(shopper.last_ts, ts)
+        bought["recency"][known] *= ORDER_DECAY ** (shopper.orders - bought["last"][known])
+        bought["recency"][known] += 1.0
+        bought["times"][known] += 1
+        bought["last"][known] = shopper.orders
+        bought["last_ts"][known] = ts
+        columns.repeats[again] += 1.0
+        columns.buyers[new] += 1.0
+        columns.first_sold[new] = np.minimum(columns.first_sold[new], ts)
+        columns.add("sold_5", rows, ts, times=2.0**self.halvings)
+        columns.add("sold_20", rows, ts, times=2.0**self.halvings)
+        if len(new):
+            lines = np.zeros(len(new), _BOUGHT)
+            lines["row"], lines["times"], lines["recency"] = new, 1, 1.0
+            lines["first"] = lines["last"] = shopper.orders
+            lines["last_ts"] = ts
+            bought = np.concatenate([bought, lines])
+            self.pairs.add(new, bought["row"].astype(np.int64), ts)
+            if len(bought) > _HISTORY:
+                bought = bought[np.argsort(bought["last"], kind="stable")[-_HISTORY:]]
+        shopper.bought = bought
+
+    def _learn(self, shopper: Shopper, ordered: Rows, ts: int) -> None:
+        """Before the order is folded in: what would have been shown, and what of it was ordered."""
+        history = shopper.bought["row"].astype(np.int64)
+        products = len(self._together.rows)
+        seen = history[history < products]  # by the similarities of the last refresh
+        if not products or not len(seen):
+            return
+        together, alike = self._together.around(seen), self._alike.around(seen)
+        others = self._chance.integers(0, products, _RANDOM)
+        pool = np.unique(np.concatenate([np.flatnonzero((together > 0.0) | (alike > 0.0)), self._popular, others]))
+        pool = pool[~np.isin(pool, seen)]
+        features = new_features(
+            together_of(together[pool], len(history)),
+            likeness_of(alike[pool], len(history)),
+            self.columns.products(pool, ts),
+        )
+        bought = bought_features(
+            together_of(together[seen], len(history)),
+            likeness_of(alike[seen], len(history)),
+            self.columns.products(seen, ts),
+            habit_of(shopper, history < products, ts),
+        )
+        scores = features @ self.learner.weights.new
+        again = bought @ self.learner.weights.bought
+        self._count_shown(np.concatenate([pool, seen]), np.concatenate([scores, again]), ts)
+        sample = np.isin(pool, others)
+        sample[_highest(scores, _BEST)] = True
+        self.learner.learn_new(features[sample], np.isin(pool[sample], ordered))
+        self.learner.learn_bought(bought, np.isin(seen, ordered))
+
+    def _count_shown(self, rows: Rows, scores: NDArray[np.float64], ts: int) -> None:
+        self.columns.add("shown", rows[_highest(scores, _LIST)], ts)
+        self.columns.lists += self.columns.gain("shown", ts)
+
+    def _refresh(self) -> None:
+        self.columns.decay(self.now)
+        self.refreshed_at, self._refreshed_lines = self.now, self._lines
+        if len(self.product_ids) > self._bounds.products:
+            self._forget_products()
+        products = len(self.product_ids)
+        self._together = self.pairs.neighbours(products, self.now)
+        self._popular = _highest(self.columns.sold_5[:products], _POPULAR)
+        self._alike = no_neighbours(products) if self._likeness is None else self._likeness(self.product_ids)
+
+    def _forget_products(self) -> None:
+        """Keeps the products that sell best now, and leaves room for new ones."""
+        columns = self.columns
+        products = len(self.product_ids)
+        selling = columns.sold_20[:products] + columns.sold_5[:products] + columns.clicked[:products]
+        waiting = {row for order in self.open.values() for row in order.rows}
+        selling[list(waiting)] = np.inf
+        kept = np.sort(np.argsort(-selling, kind="stable")[: self._bounds.products * 9 // 10])
+        new_row = np.full(products, -1, np.int64)
+        new_row[kept] = np.arange(len(kept))
+        self.product_ids = [self.product_ids[row] for row in kept.tolist()]
+        self._row_of = {product_id: row for row, product_id in enumerate(self.product_ids)}
+        self.columns = columns.of(kept)
+        self.pairs.reordered(kept)
+        for shopper in self.users.values():
+            rows = new_row[shopper.bought["row"]]
+            shopper.bought = shopper.bought[rows >= 0].copy()
+            shopper.bought["row"] = rows[rows >= 0]
+        for user, order in self.open.items():
+            self.open[user] = order._replace(rows=dict.fromkeys(new_row[list(order.rows)].tolist()))
+        self._together = no_neighbours(0)
+        self._alike = no_neighbours(0)
+
+
+def _widened(neighbours: Neighbourhood, products: int) -> Neighbourhood:
+    """With rows for products that came since, which have no neighbours yet."""
+    more = no_neighbours(products - len(neighbours.rows))
+    return Neighbourhood(*(np.concatenate(parts) for parts in zip(neighbours, more, strict=True)))
+
+
+def _highest(scores: NDArray[np.float64], at_most: int) -> Rows:
+    """Where the highest scores are, in no order."""
+    if len(scores) <= at_most:
+        return np.arange(len(scores))
+    found: Rows = np.argpartition(scores, -at_most)[-at_most:]
+    return found
+
+
+def habit_of(shopper: Shopper, which: NDArray[np.bool_], ts: int) -> Habit:
+    """What a user did with those of the products they bought."""
+    bought = shopper.bought[which]
+    return Habit(
+        times=bought["times"].astype(np.float64),
+        recency=bought["recency"] * ORDER_DECAY ** (shopper.orders - bought["last"]),
+        orders_since_first=(shopper.orders - bought["first"]).astype(np.float64),
+        since_ms=np.maximum(ts - bought["last_ts"], 0).astype(np.float64),
+        orders=shopper.orders,
+        repeats=shopper.repeats,
+        later_lines=shopper.later_lines,
+    )
+
+
+_NEVER: Final = np.iinfo(np.int64).max
+_DECAYING: Final = {**HALF_LIFE_MS, "shown": _SHOWN_HALF_LIFE_MS}
+COUNTED: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
+
+
+class _Columns:
+    """What is counted of each product: arrays with room to grow. What decays has decayed until `as_of`, and what has
+    come since weighs more in return.
+    """
+
+    def __init__(self) -> None:
+        self.first_sold = np.zeros(0, np.int64)
+        self.buyers = self.repeats = self.sold_5 = self.sold_20 = self.clicked = self.shown = np.zeros(0)
+        self.lists = 0.0  # lists that `shown` was counted in, decayed like it
+        self.as_of = 0
+
+    def reserve(self, products: int) -> None:
+        more = max(products, 2 * len(self.buyers), 1024) - len(self.buyers) if products > len(self.buyers) else 0
+        if more:
+            self.first_sold = np.concatenate([self.first_sold, np.full(more, _NEVER, np.int64)])
+            for name in COUNTED:
+                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(more)]))
+
+    def gain(self, name: str, at: int) -> float:
+        """What one of that time weighs."""
+        return float(2.0 ** min((at - self.as_of) / _DECAYING[name], 1000.0))
+
+    def add(self, name: str, rows: Rows | int, at: int, *, times: float = 1.0) -> None:
+        getattr(self, name)[rows] += times * self.gain(name, at)
+
+    def decay(self, now: int) -> None:
+        """Everything that decays, until `now`."""
+        self.lists /= self.gain("shown", now)
+        for name in _DECAYING:
+            setattr(self, name, getattr(self, name) / self.gain(name, now))
+        self.as_of = now
+
+    def products(self, rows: Rows, at: int) -> Product:
+        first = self.first_sold[rows]
+        never = first == _NEVER
+        return Product(
+            sold_20=self.sold_20[rows] / self.gain("sold_20", at),
+            sold_5=self.sold_5[rows] / self.gain("sold_5", at),
+            clicked=self.clicked[rows] / self.gain("clicked", at),
+            age_ms=np.where(never, np.inf, np.maximum(at - np.where(never, 0, first), 0)),
+            never_sold=never.astype(np.float64),
+            buyers=self.buyers[rows],
+            repeats=self.repeats[rows],
+        )
+
+    def of(self, rows: Rows) -> _Columns:
+        kept = _Columns()
+        kept.as_of, kept.lists = self.as_of, self.lists
+        kept.first_sold = self.first_sold[rows]
+        for name in COUNTED:
+            setattr(kept, name, getattr(self, name)[rows])
+        return kept
