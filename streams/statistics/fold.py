@@ -42,7 +42,7 @@ _LIST: Final = 20  # products of a list, where it is counted what would be shown
 _BEST: Final = 200  # of the products new to a user, so many of the best-scored are learned from
 _RANDOM: Final = 20  # and so many others
 _POPULAR: Final = 200
-_BOUGHT = np.dtype(
+BOUGHT = np.dtype(
     [("row", "<i4"), ("times", "<i4"), ("recency", "<f4"), ("first", "<i4"), ("last", "<i4"), ("last_ts", "<i8")]
 )
 
@@ -60,14 +60,14 @@ class Bounds(NamedTuple):
 class Shopper:
     """One user of the sample. `bought` has a row a product; orders are counted from 1."""
 
-    bought: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, _BOUGHT))
+    bought: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, BOUGHT))
     orders: int = 0
     repeats: int = 0
     later_lines: int = 0
     last_ts: int = 0
 
 
-class _Order(NamedTuple):
+class Order(NamedTuple):
     id: int
     ts: int
     rows: dict[int, None]
@@ -90,12 +90,18 @@ class StatisticsFold:
         self.learner = Learner()
         self.now = 0  # time of the newest event, ms
         self.refreshed_at = 0
-        self._lines = self._refreshed_lines = 0
-        self.open: OrderedDict[int, _Order] = OrderedDict()  # by user, the oldest first
+        self.lines = 0  # folded in
+        self._refreshed_lines = 0
+        self.open: OrderedDict[int, Order] = OrderedDict()  # by user, the oldest first
         self._together = no_neighbours(0)
         self._alike = no_neighbours(0)
         self._popular: Rows = np.zeros(0, np.int64)
         self._chance = np.random.default_rng(0)
+
+    def know(self, product_ids: Sequence[str]) -> None:
+        """Gives these products a row, in this order."""
+        for product_id in product_ids:
+            self._row(product_id)
 
     def purchase(self, user: int, product_id: str, order: int, ts: int) -> None:
         """A line of an order. `user` and `order` are 64-bit hashes; `ts` is event time, ms."""
@@ -107,7 +113,7 @@ class StatisticsFold:
             self._close(user)
             opened = None
         if opened is None:
-            opened = self.open[user] = _Order(order, ts, {})
+            opened = self.open[user] = Order(order, ts, {})
         opened.rows[self._row(product_id)] = None
 
     def click(self, product_id: str, ts: int) -> None:
@@ -122,8 +128,8 @@ class StatisticsFold:
 
     def statistics(self) -> Statistics:
         """What is known now. Similarities may be some days of events old, or miss a tenth of the lines."""
-        if self._lines - self._refreshed_lines >= max(_FEW_LINES, self._refreshed_lines * _UNREFRESHED):
-            self._refresh()
+        if self.lines - self._refreshed_lines >= max(_FEW_LINES, self._refreshed_lines * _UNREFRESHED):
+            self.refresh()
         columns, products = self.columns, len(self.product_ids)
         columns.decay(self.now)
         return Statistics(
@@ -152,7 +158,7 @@ class StatisticsFold:
                 break
             self._close(user)
         if self.now - self.refreshed_at > _REFRESH_MS:
-            self._refresh()
+            self.refresh()
 
     def _row(self, product_id: str) -> int:
         row = self._row_of.get(product_id)
@@ -177,7 +183,7 @@ class StatisticsFold:
 
     def _fold(self, shopper: Shopper, rows: Rows, ts: int) -> None:
         columns, bought = self.columns, shopper.bought
-        self._lines += len(rows)
+        self.lines += len(rows)
         known = np.isin(bought["row"], rows)
         again = bought["row"][known].astype(np.int64)
         new = rows[~np.isin(rows, again)]
@@ -196,7 +202,7 @@ class StatisticsFold:
         columns.add("sold_5", rows, ts, times=2.0**self.halvings)
         columns.add("sold_20", rows, ts, times=2.0**self.halvings)
         if len(new):
-            lines = np.zeros(len(new), _BOUGHT)
+            lines = np.zeros(len(new), BOUGHT)
             lines["row"], lines["times"], lines["recency"] = new, 1, 1.0
             lines["first"] = lines["last"] = shopper.orders
             lines["last_ts"] = ts
@@ -240,9 +246,10 @@ class StatisticsFold:
         self.columns.add("shown", rows[_highest(scores, _LIST)], ts)
         self.columns.lists += self.columns.gain("shown", ts)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Computes similarities anew, as of the newest event, and forgets what is too much."""
         self.columns.decay(self.now)
-        self.refreshed_at, self._refreshed_lines = self.now, self._lines
+        self.refreshed_at, self._refreshed_lines = self.now, self.lines
         if len(self.product_ids) > self._bounds.products:
             self._forget_products()
         products = len(self.product_ids)
