@@ -18,9 +18,11 @@ Guarantees
 Non-guarantees
     * Search is exact and brute force, one thread: about 2 ms a query at 50,000 vectors of 384 numbers, in
       batches. It is good to `shards.COMFORTABLE_POINTS` points a collection, and logs a warning beyond.
-    * HNSW, quantisation, sharding and replication settings are accepted, reported back, and have no effect.
+    * HNSW, quantisation, sharding and replication settings are accepted, reported back, and have no effect on answers.
+      Of a collection without a graph (`hnsw_config.m` = 0) the vectors are kept packed until the first search, which
+      waits for all of them to be laid open: 300 microseconds a point.
     * Everything runs on one event loop. A large write is worked on in steps of one or two milliseconds and a batch of
-      searches in steps of some tens, with others in between; a flush stalls everyone for tens of milliseconds,
+      searches in steps of some tens, with others in between; a flush stalls everyone for up to a tenth of a second,
       compaction after deletions (only when idle) for about 20 microseconds a point.
     * There is no authentication: it listens on 127.0.0.1 alone.
 """

@@ -8,7 +8,8 @@ import numpy as np
 import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
-from deploy.qdrant.points import point_ids
+from deploy.qdrant.packing import PACKED_PATH, fields_of
+from deploy.qdrant.points import Layout, Selection, point_ids
 from deploy.qdrant.refusals import invalid, unserved
 
 Condition = (
@@ -140,23 +141,29 @@ def _ring(message: wire.GeoLineString) -> list[edge.GeoPoint]:
     return [_geo(point) for point in message.points]
 
 
-def payload_selector(owner: wire.GetPoints, unset: bool) -> bool | list[str] | edge.PayloadSelector:
-    """`with_payload` of a message; `unset`: what the server takes where nothing is said."""
-    if not owner.HasField("with_payload"):
-        return unset
-    selector = owner.with_payload
-    kind = selector.WhichOneof("selector_options")
+def selection(owner: wire.GetPoints, layout: Layout, unset: bool) -> Selection:
+    """`with_payload` and `with_vectors` of a message; `unset`: what the server takes where no payload is spoken of."""
+    vectors = _vectors_selector(owner)
+    some_vectors = bool(vectors) and layout.may_pack_vectors
+    kind = owner.with_payload.WhichOneof("selector_options") if owner.HasField("with_payload") else None
     if kind == "include":
-        return list(selector.include.fields)
+        paths = list(owner.with_payload.include.fields)
+        included = fields_of(paths)
+        if some_vectors or not included <= layout.open_fields:
+            paths.append(PACKED_PATH)
+        return Selection(paths, vectors, included.__contains__)
     if kind == "exclude":
-        return edge.PayloadSelector.Exclude(list(selector.exclude.fields))
-    return bool(selector.enable)
+        paths = list(owner.with_payload.exclude.fields)
+        excluded = fields_of(paths)
+        return Selection(edge.PayloadSelector.Exclude(paths), vectors, lambda name: name not in excluded)
+    if owner.with_payload.enable if kind == "enable" else unset:
+        return Selection(True, vectors, None)
+    return Selection([PACKED_PATH] if some_vectors else False, vectors, lambda _: False)
 
 
-def vectors_selector(owner: wire.GetPoints) -> bool | list[str]:
-    """`with_vectors` of a message; nothing said: none."""
+def _vectors_selector(owner: wire.GetPoints) -> bool | list[str]:
     if not owner.HasField("with_vectors"):
-        return False
+        return False  # nothing said: none
     selector = owner.with_vectors
     if selector.WhichOneof("selector_options") == "include":
         return list(selector.include.names)

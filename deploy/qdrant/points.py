@@ -1,19 +1,25 @@
 """Points between the wire and the engine: ids, vectors and payloads, both ways.
 
-A profile is six vectors and twelve kilobytes of payload, so this is the hot path. A vector crosses as the packed
-bytes of its own protobuf message, seen through a `memoryview`: half the cost of a list of Python floats.
+A profile is four vectors and more and twelve kilobytes of payload, so this is the hot path. A vector crosses as the
+bytes that it is on the wire, seen through a `memoryview`: half the cost of a list of Python floats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, cast
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Literal, NamedTuple, TypeAlias, cast
 from uuid import UUID
 
+import numpy as np
 import qdrant_edge as edge
+from numpy.typing import NDArray
 from qdrant_client import grpc as wire
 
-from deploy.qdrant.packing import MARK, packed, unpack_into
+from deploy.qdrant import messages
+from deploy.qdrant.packing import LONG_STRING_BYTES, PACKED, VECTORS, Contents, fields_in, vectors_in
 from deploy.qdrant.refusals import invalid, unserved
 
 PointId = int | UUID | str
@@ -28,9 +34,30 @@ class VectorSlot(NamedTuple):
 
     kind: Literal["dense", "multi", "sparse"]
     size: int
+    stored: str | None = None
+    """numpy's name of the numbers as they are stored; None where they can't be packed."""
+    unit: bool = False
+    """Whether vectors are made unit vectors, as those compared by cosine are."""
 
 
 VectorSlots = Mapping[str, VectorSlot]
+
+Rows: TypeAlias = list[bytes]
+"""Dense vectors, checked: the bytes of as many float32 as the slot's size, each. One for a slot of the kind `dense`."""
+
+
+@dataclass
+class Layout:
+    """How a collection's points are kept."""
+
+    slots: VectorSlots
+    may_pack_vectors: bool
+    open_fields: set[str]
+    """Payload fields that must not be packed, and `VECTORS`."""
+
+    @property
+    def packs_vectors(self) -> bool:
+        return self.may_pack_vectors and VECTORS not in self.open_fields
 
 
 def point_id(message: wire.PointId) -> PointId:
@@ -60,29 +87,46 @@ def write_id(target: wire.PointId, identity: PointId) -> None:
         target.uuid = str(identity)
 
 
-def engine_point(message: wire.PointStruct, slots: VectorSlots, open_fields: Container[str]) -> edge.Point:
-    """Checked against the collection's vectors; raises `Refused` (INVALID_ARGUMENT)."""
-    vectors = engine_vectors(message.vectors, slots)
-    return edge.Point(point_id(message.id), vectors, stored_payload(message.payload, open_fields))
+def engine_points(points: Sequence[messages.Message], layout: Layout) -> dict[PointId, edge.Point]:
+    """Points of a `messages.Upsert` by id (of two with one id the last), checked against the collection's vectors.
+
+    Raises `Refused` (INVALID_ARGUMENT).
+    """
+    ids = [point_id(point.id) for point in points]
+    vectors = [_given(point.vectors, layout.slots) for point in points]
+    if layout.packs_vectors:
+        kept = _kept(cast("list[dict[str, Rows]]", vectors), layout.slots)  # what is sparse isn't packed
+        none: dict[str, EngineVector] = {}
+        return {
+            id_: edge.Point(id_, none, _stored(point.payload, blob, layout))
+            for id_, point, blob in zip(ids, points, kept, strict=True)
+        }
+    return {
+        id_: edge.Point(id_, _engine_vectors(given, layout.slots), _stored(point.payload, b"", layout))
+        for id_, point, given in zip(ids, points, vectors, strict=True)
+    }
 
 
 def engine_vectors(message: wire.Vectors, slots: VectorSlots) -> dict[str, EngineVector]:
     """Named vectors, the unnamed one under the empty name."""
-    kind = message.WhichOneof("vectors_options")
-    if kind == "vectors":
-        vectors = message.vectors.vectors
-        return {name: _vector(vectors[name], name, slots) for name in vectors}
-    if kind == "vector":
+    return _engine_vectors(_given(messages.Vectors.FromString(message.SerializeToString()), slots), slots)
+
+
+def _given(message: messages.Message, slots: VectorSlots) -> dict[str, Rows | edge.SparseVector]:
+    if message.HasField("vector"):
         return {DEFAULT_VECTOR: _vector(message.vector, DEFAULT_VECTOR, slots)}
-    return {}
+    return {one.key: _vector(one.value, one.key, slots) for one in message.vectors.vectors}
 
 
-def _vector(message: wire.Vector, name: str, slots: VectorSlots) -> EngineVector:
+def _vector(message: messages.Message, name: str, slots: VectorSlots) -> Rows | edge.SparseVector:
     slot = _slot(name, slots)
-    kind = message.WhichOneof("vector")
-    if kind is None:
-        return _deprecated_vector(message, name, slot)
-    return _literal(message, kind, name, slot)
+    if message.HasField("dense"):
+        return [_row(message.dense, name, slot, slot.kind if slot.kind == "multi" else "dense")]
+    if message.HasField("multi_dense"):
+        return _multi(message.multi_dense.vectors, name, slot)
+    whole = wire.Vector.FromString(message.SerializeToString())
+    kind = whole.WhichOneof("vector")
+    return _deprecated_vector(whole, name, slot) if kind is None else _literal(whole, kind, name, slot)
 
 
 def _slot(name: str, slots: VectorSlots) -> VectorSlot:
@@ -92,53 +136,66 @@ def _slot(name: str, slots: VectorSlots) -> VectorSlot:
     return slot
 
 
-def _literal(message: wire.Vector | wire.VectorInput, kind: str, name: str, slot: VectorSlot) -> EngineVector:
+def _engine_vectors(given: Mapping[str, Rows | edge.SparseVector], slots: VectorSlots) -> dict[str, EngineVector]:
+    return {name: _engine_vector(vector, slots[name]) for name, vector in given.items()}
+
+
+def _engine_vector(given: Rows | edge.SparseVector, slot: VectorSlot) -> EngineVector:
+    if isinstance(given, edge.SparseVector):
+        return given
+    rows = [cast("list[float]", memoryview(row).cast("f")) for row in given]  # any sequence does for the engine
+    return rows if slot.kind == "multi" else rows[0]
+
+
+def _literal(
+    message: wire.Vector | wire.VectorInput, kind: str, name: str, slot: VectorSlot
+) -> Rows | edge.SparseVector:
     """A vector given number by number, in a point or in a query."""
     if kind == "dense":
-        if slot.kind == "multi":
-            return [_dense(message.dense, name, slot)]
-        return _dense(message.dense, name, slot, "dense")
+        return [_row(message.dense.SerializeToString(), name, slot, slot.kind if slot.kind == "multi" else "dense")]
     if kind == "multi_dense":
-        return _multi(message.multi_dense, name, slot)
+        return _multi([row.SerializeToString() for row in message.multi_dense.vectors], name, slot)
     if kind == "sparse":
         return _sparse(message.sparse.indices, message.sparse.values, name, slot)
     raise unserved(f"inference (vector {name!r} is given as a {kind})")
 
 
-def _deprecated_vector(message: wire.Vector, name: str, slot: VectorSlot) -> EngineVector:
+def _deprecated_vector(message: wire.Vector, name: str, slot: VectorSlot) -> Rows | edge.SparseVector:
     """The flat form that older clients send."""
     values = list(message.data)
     if message.HasField("indices"):
         return _sparse(message.indices.data, values, name, slot)
     if message.HasField("vectors_count"):
-        size = len(values) // max(1, message.vectors_count)
-        rows = [wire.DenseVector(data=values[i : i + size]) for i in range(0, len(values), max(1, size))]
-        return _multi(wire.MultiDenseVector(vectors=rows), name, slot)
-    return _dense(wire.DenseVector(data=values), name, slot, "dense")
+        size = max(1, len(values) // max(1, message.vectors_count))
+        rows = [wire.DenseVector(data=values[i : i + size]) for i in range(0, len(values), size)]
+        return _multi([row.SerializeToString() for row in rows], name, slot)
+    return [_row(wire.DenseVector(data=values).SerializeToString(), name, slot, "dense")]
 
 
-def _dense(message: wire.DenseVector, name: str, slot: VectorSlot, kind: str = "multi") -> list[float]:
+def _row(dense: bytes, name: str, slot: VectorSlot, kind: str) -> bytes:
+    """The numbers of a serialised `qdrant.DenseVector`."""
     if slot.kind != kind:
         raise invalid(f"vector {name!r} is configured as {slot.kind}, not {kind}")
-    values = message.data
+    size = 4 * slot.size
+    if dense.startswith(_header(size)) and len(dense) == len(_header(size)) + size:
+        return dense[-size:]
+    # Of another size, or not packed, or with something else in it.
+    values = wire.DenseVector.FromString(dense).data
     if len(values) != slot.size:
         raise invalid(f"Vector dimension error: expected dim: {slot.size}, got {len(values)} (vector {name!r})")
-    return _floats(message)
+    return np.array(values, "<f4").tobytes()
 
 
-def _floats(message: wire.DenseVector) -> list[float]:
-    packed = message.SerializeToString()
-    n_bytes = 4 * len(message.data)
-    header = 2 + (n_bytes > 0x7F) + (n_bytes > 0x3FFF) + (n_bytes > 0x1FFFFF)
-    if len(packed) != header + n_bytes:  # nothing but the packed field may be in it: unknown fields may
-        return list(message.data)
-    return cast("list[float]", memoryview(packed)[header:].cast("f"))  # any sequence does for the engine
+@cache
+def _header(size: int) -> bytes:
+    """What comes before the numbers in a serialised `qdrant.DenseVector` of so many bytes of them."""
+    return bytes(wire.DenseVector(data=[0.0] * (size // 4)).SerializeToString()[:-size])
 
 
-def _multi(message: wire.MultiDenseVector, name: str, slot: VectorSlot) -> list[list[float]]:
-    if not message.vectors:
+def _multi(vectors: Sequence[bytes], name: str, slot: VectorSlot) -> Rows:
+    if not vectors:
         raise invalid(f"multivector {name!r} must have at least one vector")
-    return [_dense(vector, name, slot) for vector in message.vectors]
+    return [_row(vector, name, slot, "multi") for vector in vectors]
 
 
 def _sparse(indices: Iterable[int], values: Iterable[float], name: str, slot: VectorSlot) -> edge.SparseVector:
@@ -152,19 +209,88 @@ def _sparse(indices: Iterable[int], values: Iterable[float], name: str, slot: Ve
     return edge.SparseVector(positions, weights)
 
 
+def _kept(points: Sequence[Mapping[str, Rows]], slots: VectorSlots) -> list[bytes]:
+    """A serialised `KeptVectors` for each point. Numbers are converted all at once: one at a time costs ten times as
+    much.
+    """
+    rows: dict[VectorSlot, Rows] = defaultdict(list)
+    for given in points:
+        for name, vectors in given.items():
+            rows[slots[name]] += vectors
+    numbers = {slot: _as_stored(vectors, slot) for slot, vectors in rows.items()}
+    taken: dict[VectorSlot, int] = defaultdict(int)
+    blobs = []
+    for given in points:
+        kept = messages.KeptVectors()
+        for name, vectors in given.items():
+            slot = slots[name]
+            end = taken[slot] + len(vectors)
+            kept.vectors.add(name=name, numbers=numbers[slot][taken[slot] : end].tobytes())
+            taken[slot] = end
+        blobs.append(kept.SerializeToString())
+    return blobs
+
+
+def _as_stored(rows: Rows, slot: VectorSlot) -> NDArray[np.floating]:
+    """What the engine would make of them."""
+    numbers = np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), slot.size)
+    with np.errstate(all="ignore"):  # NaN and infinities are kept as they are
+        if slot.unit:
+            squares = np.einsum("ij,ij->i", numbers, numbers)
+            as_they_are = (squares < np.finfo(np.float32).eps) | (np.abs(squares - 1) <= 1e-6)
+            numbers = numbers / np.where(as_they_are, np.float32(1), np.sqrt(squares))[:, None]
+        return numbers.astype(slot.stored)
+
+
+def opened_vectors(kept: bytes, slots: VectorSlots) -> dict[str, EngineVector]:
+    """Vectors that were packed, for the engine to keep."""
+    return {
+        one.name: _engine_vector([row.tobytes() for row in _rows(one, slots[one.name])], slots[one.name])
+        for one in messages.KeptVectors.FromString(kept).vectors
+    }
+
+
+def _rows(kept: messages.Message, slot: VectorSlot) -> NDArray[np.float32]:
+    return np.frombuffer(kept.numbers, slot.stored).astype("<f4").reshape(-1, slot.size)
+
+
 def query_vector(message: wire.VectorInput, name: str, slots: VectorSlots) -> EngineVector:
     """A vector given literally in a query; raises `Refused` like `engine_vectors`."""
-    return _literal(message, message.WhichOneof("variant") or "nothing", name, _slot(name, slots))
+    slot = _slot(name, slots)
+    return _engine_vector(_literal(message, message.WhichOneof("variant") or "nothing", name, slot), slot)
 
 
-def stored_payload(fields: Mapping[str, wire.Value], open_fields: Container[str]) -> dict[str, Json]:
-    """A whole payload as the engine keeps it: large values packed, but for the fields that must lie open."""
+def _stored(entries: Iterable[bytes], vectors: bytes, layout: Layout) -> dict[str, Json]:
+    """A payload as the engine keeps it."""
     payload: dict[str, Json] = {}
-    for key in fields:
-        value = fields[key]
-        as_string = packed(key, value.WhichOneof("kind"), value, open_fields)
-        payload[key] = plain_value(value) if as_string is None else as_string
+    packed = []
+    for content in entries:
+        entry = _Entry.FromString(content)
+        if entry.key in layout.open_fields or (
+            len(content) >= LONG_STRING_BYTES and entry.value.WhichOneof("kind") == "string_value"
+        ):
+            payload[entry.key] = plain_value(entry.value)
+        else:
+            packed.append(content)
+        if entry.key == PACKED:
+            raise invalid(f"no payload field can have the name {PACKED!r}")
+    if packed or vectors:
+        payload[PACKED] = Contents(b"".join([_FIELD + _varint(len(one)) + one for one in packed]), vectors).packed()
     return payload
+
+
+_Entry = wire.PointStruct.PayloadEntry
+_FIELD = b"\x12"  # RetrievedPoint.payload and ScoredPoint.payload
+
+
+@lru_cache(maxsize=4096)
+def _varint(n: int) -> bytes:
+    groups = bytearray()
+    while n > 127:
+        groups.append(n & 127 | 128)
+        n >>= 7
+    groups.append(n)
+    return bytes(groups)
 
 
 def plain_payload(fields: Mapping[str, wire.Value]) -> dict[str, Json]:
@@ -191,27 +317,6 @@ def plain_value(value: wire.Value) -> Json:
     if kind == "bool_value":
         return bool(value.bool_value)
     return None
-
-
-def unpacked(payload: Mapping[str, Json]) -> dict[str, Json]:
-    """Those fields of a payload as the engine keeps it that are packed, as plain Python values."""
-    plain: dict[str, Json] = {}
-    for key, value in payload.items():
-        if isinstance(value, str) and value.startswith(MARK):
-            message = wire.Value()
-            unpack_into(message, value)
-            plain[key] = plain_value(message)
-    return plain
-
-
-def write_payload(target: Mapping[str, wire.Value], payload: Mapping[str, Json] | None) -> None:
-    """Fill a protobuf map with a payload as the engine keeps it."""
-    if payload:
-        for key, value in payload.items():
-            if isinstance(value, str) and value.startswith(MARK):
-                unpack_into(target[key], value)
-            else:
-                write_value(target[key], value)
 
 
 def write_value(target: wire.Value, value: Json) -> None:
@@ -263,28 +368,63 @@ def _write_vector(target: wire.VectorOutput, value: object) -> None:
         target.dense.data.extend(value)
 
 
-def retrieved(record: edge.Record) -> wire.RetrievedPoint:
+class Selection(NamedTuple):
+    """What of a point is asked for."""
+
+    payload: bool | list[str] | edge.PayloadSelector
+    """As the engine is asked: with what is packed, where some of that may be asked for."""
+    vectors: bool | list[str]
+    keeps: Callable[[str], bool] | None
+    """Whether a whole field is asked for; None: every field is."""
+
+
+def retrieved(target: wire.RetrievedPoint, record: edge.Record, selection: Selection, slots: VectorSlots) -> None:
     """One point of a retrieval or a scroll."""
-    point = wire.RetrievedPoint()
-    write_id(point.id, record.id)
-    write_payload(point.payload, record.payload)
-    if record.vector is not None:
-        write_vectors(point.vectors, record.vector)
-    _write_order(point, record.order_value)
-    return point
+    write_id(target.id, record.id)
+    _write_contents(target, record, selection, slots)
+    _write_order(target, record.order_value)
 
 
-def scored(hit: edge.ScoredPoint, with_vectors: bool) -> wire.ScoredPoint:
-    """One point of a query's answer; some engine queries return vectors unasked, hence `with_vectors`."""
+def scored(hit: edge.ScoredPoint, selection: Selection, slots: VectorSlots) -> wire.ScoredPoint:
+    """One point of a query's answer."""
     point = wire.ScoredPoint()  # filled field by field: a third of the cost of keyword arguments
     write_id(point.id, hit.id)
     point.score = hit.score
     point.version = hit.version
-    write_payload(point.payload, hit.payload)
-    if with_vectors and hit.vector is not None:
-        write_vectors(point.vectors, hit.vector)
+    _write_contents(point, hit, selection, slots)
     _write_order(point, hit.order_value)
     return point
+
+
+def _write_contents(
+    target: wire.RetrievedPoint | wire.ScoredPoint,
+    found: edge.Record | edge.ScoredPoint,
+    selection: Selection,
+    slots: VectorSlots,
+) -> None:
+    payload = found.payload or {}
+    packed = payload.get(PACKED)
+    if isinstance(packed, str):
+        target.MergeFromString(fields_in(packed))
+        if selection.keeps is not None:
+            for name in [name for name in target.payload if not selection.keeps(name)]:
+                del target.payload[name]
+    for name, value in payload.items():
+        if name != PACKED:
+            write_value(target.payload[name], value)
+    if selection.vectors and found.vector is not None:  # some of the engine's queries return them unasked
+        write_vectors(target.vectors, found.vector)
+        if isinstance(packed, str):
+            _write_kept(target.vectors, vectors_in(packed), selection.vectors, slots)
+
+
+def _write_kept(target: wire.VectorsOutput, kept: bytes, asked: bool | list[str], slots: VectorSlots) -> None:
+    for one in messages.KeptVectors.FromString(kept).vectors:
+        if asked is True or one.name in cast("list[str]", asked):
+            output, slot = target.vectors.vectors[one.name], slots[one.name]
+            for row in _rows(one, slot):
+                dense = output.multi_dense.vectors.add() if slot.kind == "multi" else output.dense
+                dense.MergeFromString(_header(row.nbytes) + row.tobytes())
 
 
 def _write_order(point: wire.RetrievedPoint | wire.ScoredPoint, value: int | float | None) -> None:

@@ -8,8 +8,8 @@ from typing import cast
 import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
-from deploy.qdrant.filters import engine_filter, optional_filter, payload_selector, vectors_selector
-from deploy.qdrant.packing import paths_in
+from deploy.qdrant.filters import engine_filter, optional_filter, selection
+from deploy.qdrant.packing import VECTORS, paths_in
 from deploy.qdrant.points import DEFAULT_VECTOR, EngineVector, PointId, point_id, query_vector
 from deploy.qdrant.refusals import invalid, not_found, unserved
 from deploy.qdrant.shards import Catalogue, Collection
@@ -19,6 +19,7 @@ ScoringQuery = edge.Query | edge.Fusion | edge.OrderBy | edge.Sample | edge.Mmr
 DEFAULT_LIMIT = 10
 _DEFAULT_RRF_K = 2
 _DEFAULT_DIVERSITY = 0.5
+_WITHOUT_VECTORS = (None, "fusion", "rrf", "sample")
 _SCORINGS_A_CALL = 800_000
 
 
@@ -34,13 +35,14 @@ class _Translation:
         if limit < 1:
             raise invalid("limit: value 0 invalid, must be 1 or larger")
         query, mentioned = self._scoring(message)
+        asked = selection(message, self._collection.layout, unset=False)
         return edge.QueryRequest(
             limit=limit,
             offset=message.offset,
             query=query,
             prefetches=[self._prefetch(prefetch) for prefetch in message.prefetch] or None,
-            with_vector=vectors_selector(message),
-            with_payload=payload_selector(message, unset=False),
+            with_vector=asked.vectors,
+            with_payload=asked.payload,
             filter=_without(mentioned, optional_filter(message)),
             score_threshold=message.score_threshold if message.HasField("score_threshold") else None,
             params=_params(message),
@@ -112,9 +114,9 @@ class _Examples:
         if message.WhichOneof("variant") is None:
             raise invalid("a query's vector is empty")
         if message.WhichOneof("variant") != "id":
-            return query_vector(message, self.using, self._collection.slots)
+            return query_vector(message, self.using, self._collection.layout.slots)
         identity = point_id(message.id)
-        if self._source_vector not in self._source.slots:
+        if self._source_vector not in self._source.layout.slots:
             raise invalid(f"Not existing vector name error: {self._source_vector}")
         records = self._source.shard.retrieve([identity], with_payload=False, with_vector=[self._source_vector])
         if not records:
@@ -133,7 +135,7 @@ class _Examples:
 
     def dense(self, messages: Iterable[wire.VectorInput]) -> list[list[float]]:
         """Like `every`, where only dense vectors can be averaged."""
-        if self.using in self._collection.slots and self._collection.slots[self.using].kind != "dense":
+        if self.using in self._collection.layout.slots and self._collection.layout.slots[self.using].kind != "dense":
             raise unserved("recommendation by the average of sparse vectors or multivectors")
         return [cast("list[float]", vector) for vector in self.every(messages)]
 
@@ -224,13 +226,24 @@ def as_query(message: wire.SearchPoints) -> wire.QueryPoints:
 
 
 def paths(message: wire.QueryPoints | wire.PrefetchQuery) -> Iterator[str]:
-    """Every payload path that a query or one of its prefetches looks inside."""
+    """Every payload path that a query or one of its prefetches looks inside, and `VECTORS` if it looks at these."""
     yield from paths_in(message.filter)
     yield from paths_in(message.params.idf.corpus)
-    if message.query.HasField("order_by"):
+    kind = message.query.WhichOneof("variant")
+    if kind == "order_by":
         yield message.query.order_by.key
+    elif kind not in _WITHOUT_VECTORS:
+        yield VECTORS
     for prefetch in message.prefetch:
         yield from paths(prefetch)
+
+
+def sources(message: wire.QueryPoints | wire.PrefetchQuery) -> Iterator[str]:
+    """Other collections that a query or one of its prefetches takes vectors from."""
+    if message.HasField("lookup_from"):
+        yield message.lookup_from.collection_name
+    for prefetch in message.prefetch:
+        yield from sources(prefetch)
 
 
 def translated(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
-from deploy.qdrant.points import DEFAULT_VECTOR, VectorSlot
+from deploy.qdrant.points import DEFAULT_VECTOR, VectorSlot, VectorSlots
 from deploy.qdrant.refusals import invalid, unserved
 
 _DISTANCES = {
@@ -22,6 +22,7 @@ _DATATYPES = {
     wire.Float16: edge.VectorStorageDatatype.Float16,
     wire.Uint8: edge.VectorStorageDatatype.Uint8,
 }
+_STORED = {wire.Default: "<f4", wire.Float32: "<f4", wire.Float16: "<f2"}
 _FIELD_TYPES = {
     wire.FieldTypeKeyword: edge.PayloadSchemaType.Keyword,
     wire.FieldTypeInteger: edge.PayloadSchemaType.Integer,
@@ -69,12 +70,23 @@ def check_name(name: str) -> None:
 def vector_slots(configuration: wire.CreateCollection) -> dict[str, VectorSlot]:
     """What may be stored under which vector name."""
     slots = {
-        name: VectorSlot("multi" if params.HasField("multivector_config") else "dense", params.size)
+        name: VectorSlot(
+            "multi" if params.HasField("multivector_config") else "dense",
+            params.size,
+            stored=_STORED.get(params.datatype),
+            unit=params.distance == wire.Cosine,
+        )
         for name, params in _dense_params(configuration).items()
     }
     for name in configuration.sparse_vectors_config.map:
         slots[name] = VectorSlot("sparse", 0)
     return slots
+
+
+def may_pack_vectors(configuration: wire.CreateCollection, slots: VectorSlots) -> bool:
+    """Whether vectors may be packed: they are named, nothing is to be built for searching them, and all can be."""
+    without_graph = configuration.hnsw_config.HasField("m") and configuration.hnsw_config.m == 0
+    return without_graph and DEFAULT_VECTOR not in slots and all(slot.stored for slot in slots.values())
 
 
 def _dense_params(configuration: wire.CreateCollection) -> Mapping[str, wire.VectorParams]:

@@ -14,20 +14,19 @@ import grpc
 import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
-from deploy.qdrant import queries, refusals
-from deploy.qdrant.filters import engine_filter, optional_filter, payload_selector, vectors_selector
-from deploy.qdrant.packing import is_part, parts_in, paths_in
+from deploy.qdrant import messages, queries, refusals
+from deploy.qdrant.filters import engine_filter, optional_filter, selection
+from deploy.qdrant.packing import VECTORS, parts_in, paths_in
 from deploy.qdrant.points import (
     Json,
     PointId,
-    engine_point,
+    engine_points,
     engine_vectors,
     plain_payload,
     point_id,
     point_ids,
     retrieved,
     scored,
-    stored_payload,
     write_id,
 )
 from deploy.qdrant.schemas import index_schema
@@ -212,8 +211,11 @@ class Points(_Unserved):
         return await asyncio.shield(task)
 
     @_answered
-    async def Upsert(self, request: wire.UpsertPoints) -> wire.PointsOperationResponse:  # noqa: N802
-        return await self._written(request, _upsert)
+    async def Upsert(self, request: messages.Upsert) -> wire.PointsOperationResponse:  # noqa: N802
+        collection = self._catalogue.get(request.rest.collection_name)
+        return wire.PointsOperationResponse(
+            result=_updated(await self._finished(_upsert(collection, request)), request.rest)
+        )
 
     @_answered
     async def Delete(self, request: wire.DeletePoints) -> wire.PointsOperationResponse:  # noqa: N802
@@ -272,11 +274,11 @@ class Points(_Unserved):
     async def Get(self, request: wire.GetPoints) -> wire.GetResponse:  # noqa: N802
         collection = self._catalogue.get(request.collection_name)
         await collection.lay_open(parts_in(request.with_payload))
-        with_payload, with_vector = payload_selector(request, unset=True), vectors_selector(request)
+        asked = selection(request, collection.layout, unset=True)
         response = wire.GetResponse()
         for ids in steps(point_ids(request.ids), IDS_A_STEP):
-            for record in collection.shard.retrieve(list(ids), with_payload, with_vector):
-                response.result.append(retrieved(record))
+            for record in collection.shard.retrieve(list(ids), asked.payload, asked.vectors):
+                retrieved(response.result.add(), record, asked, collection.layout.slots)
             await others_first()
         return response
 
@@ -289,19 +291,21 @@ class Points(_Unserved):
         await collection.lay_open([*paths_in(request.filter), *parts_in(request.with_payload)])
         if request.HasField("order_by"):
             await collection.lay_open([request.order_by.key])
+        asked = selection(request, collection.layout, unset=True)
         records, following = collection.shard.scroll(
             edge.ScrollRequest(
                 offset=point_id(request.offset) if request.HasField("offset") else None,
                 limit=limit,
                 filter=optional_filter(request),
-                with_payload=payload_selector(request, unset=True),
-                with_vector=vectors_selector(request),
+                with_payload=asked.payload,
+                with_vector=asked.vectors,
                 order_by=queries.order_by(request.order_by) if request.HasField("order_by") else None,
             )
         )
         response = wire.ScrollResponse()
         for some in steps(records, IDS_A_STEP):
-            response.result.extend(retrieved(record) for record in some)
+            for record in some:
+                retrieved(response.result.add(), record, asked, collection.layout.slots)
             await others_first()
         if following is not None:
             write_id(response.next_page_offset, following)
@@ -347,16 +351,19 @@ class Points(_Unserved):
         results = await self._queried(request.collection_name, searches)
         return wire.SearchBatchResponse(result=[wire.BatchResult(result=result) for result in results])
 
-    async def _queried(self, name: str, messages: Sequence[wire.QueryPoints]) -> list[list[wire.ScoredPoint]]:
+    async def _queried(self, name: str, requests: Sequence[wire.QueryPoints]) -> list[list[wire.ScoredPoint]]:
         collection = self._catalogue.get(name)
         await collection.lay_open(
-            path for one in messages for path in (*queries.paths(one), *parts_in(one.with_payload))
+            path for one in requests for path in (*queries.paths(one), *parts_in(one.with_payload))
         )
-        with_vectors = [bool(vectors_selector(message)) for message in messages]
+        for message in requests:
+            for source in queries.sources(message):
+                await self._catalogue.get(source).lay_open([VECTORS])
+        asked = [selection(message, collection.layout, unset=False) for message in requests]
         results: list[list[wire.ScoredPoint]] = []
-        for batch in queries.batches(collection, queries.translated(self._catalogue, collection, messages)):
+        for batch in queries.batches(collection, queries.translated(self._catalogue, collection, requests)):
             for hits in collection.shard.query_batch(edge.QueryBatchRequest(list(batch))):
-                results.append([scored(hit, with_vectors[len(results)]) for hit in hits])
+                results.append([scored(hit, asked[len(results)], collection.layout.slots) for hit in hits])
                 await others_first()
         return results
 
@@ -380,30 +387,34 @@ _UPDATE_MODES = {
 }
 
 
-async def _upsert(collection: Collection, request: wire.UpsertPoints) -> int:
+async def _upsert(collection: Collection, request: messages.Upsert) -> int:
     """Decided a point at a time against the state before the operation, so of two points with one id the last wins."""
     if not request.points:
         raise refusals.invalid("Empty update request")
-    await collection.lay_open(paths_in(request.update_filter))
-    condition = optional_filter(request, "update_filter")
-    mode = _UPDATE_MODES.get(request.update_mode)
+    await collection.lay_open(paths_in(request.rest.update_filter))
+    condition = optional_filter(request.rest, "update_filter")
+    mode = _UPDATE_MODES.get(request.rest.update_mode)
     if mode is None:
-        raise refusals.invalid(f"unknown update mode {request.update_mode}")
+        raise refusals.invalid(f"unknown update mode {request.rest.update_mode}")
 
     def prepared_and_applied() -> Iterator[Step]:
         points: dict[PointId, edge.Point] = {}
         for some in steps(request.points, POINTS_A_STEP):
-            for message in some:
-                points[point_id(message.id)] = engine_point(message, collection.slots, collection.open_fields)
+            points |= engine_points(some, collection.layout)
             yield None
         for chunk in steps(list(points.values()), POINTS_A_STEP):
             yield edge.UpdateOperation.upsert_points(list(chunk), condition=condition, update_mode=mode)
 
-    return await collection.write(prepared_and_applied(), _bytes_a_step(request))
+    return await collection.write(prepared_and_applied(), _bytes_a_step(request.size, len(request.points)))
 
 
-def _bytes_a_step(request: wire.UpsertPoints | wire.UpdatePointVectors) -> int:
-    return int(POINTS_A_STEP * max(MIN_POINT_BYTES, request.ByteSize() // len(request.points)))
+async def _upsert_in_a_batch(collection: Collection, request: wire.PointsUpdateOperation.PointStructList) -> int:
+    points = [messages.Point.FromString(point.SerializeToString()) for point in request.points]
+    return await _upsert(collection, messages.Upsert(points, request, request.ByteSize()))
+
+
+def _bytes_a_step(size: int, points: int) -> int:
+    return POINTS_A_STEP * max(MIN_POINT_BYTES, size // points)
 
 
 def _selected(
@@ -441,21 +452,21 @@ async def _write_selected(
 async def _update_vectors(collection: Collection, request: wire.UpdatePointVectors) -> int:
     if not request.points:
         raise refusals.invalid("Empty update request")
-    await collection.lay_open(paths_in(request.update_filter))
+    await collection.lay_open([VECTORS, *paths_in(request.update_filter)])
     condition = optional_filter(request, "update_filter")
 
     def prepared_and_applied() -> Iterator[Step]:
         points: list[edge.PointVectors] = []
         for some in steps(request.points, POINTS_A_STEP):
             points += [
-                edge.PointVectors(point_id(message.id), engine_vectors(message.vectors, collection.slots))
+                edge.PointVectors(point_id(message.id), engine_vectors(message.vectors, collection.layout.slots))
                 for message in some
             ]
             yield None
         for chunk in steps(points, POINTS_A_STEP):
             yield edge.UpdateOperation.update_vectors(list(chunk), condition=condition)
 
-    return await collection.write(prepared_and_applied(), _bytes_a_step(request))
+    return await collection.write(prepared_and_applied(), _bytes_a_step(request.ByteSize(), len(request.points)))
 
 
 async def _delete_vectors(collection: Collection, request: wire.DeletePointVectors) -> int:
@@ -463,17 +474,20 @@ async def _delete_vectors(collection: Collection, request: wire.DeletePointVecto
     if not names:
         raise refusals.invalid("no vector names given to delete")
     for name in names:
-        if name not in collection.slots:
+        if name not in collection.layout.slots:
             raise refusals.invalid(f"Not existing vector name error: {name}")
+    await collection.lay_open([VECTORS])
     selector = request.points_selector
     return await _write_selected(collection, selector, lambda ids: edge.UpdateOperation.delete_vectors(ids, names))
 
 
 async def _set_payload(collection: Collection, request: wire.SetPayloadPoints) -> int:
+    await collection.lay_open([request.key] if request.key else request.payload)
     return await _with_payload(collection, request, edge.UpdateOperation.set_payload)
 
 
 async def _overwrite_payload(collection: Collection, request: wire.SetPayloadPoints) -> int:
+    await collection.lay_open([VECTORS, *([request.key] if request.key else ())])
     return await _with_payload(collection, request, edge.UpdateOperation.overwrite_payload)
 
 
@@ -482,13 +496,8 @@ async def _with_payload(
     request: wire.SetPayloadPoints,
     change: Callable[[list[PointId], dict[str, Json], str | None], edge.UpdateOperation],
 ) -> int:
-    key = request.key or None
-    if key:
-        await collection.lay_open([key])
-
     def operation(ids: list[PointId]) -> edge.UpdateOperation:
-        fields = request.payload
-        return change(ids, plain_payload(fields) if key else stored_payload(fields, collection.open_fields), key)
+        return change(ids, plain_payload(request.payload), request.key or None)
 
     size = sum(request.payload[name].ByteSize() for name in request.payload)
     return await _write_selected(collection, request.points_selector, operation, bytes_a_point=size)
@@ -496,12 +505,13 @@ async def _with_payload(
 
 async def _delete_payload(collection: Collection, request: wire.DeletePayloadPoints) -> int:
     keys = list(request.keys)
-    await collection.lay_open(filter(is_part, keys))
+    await collection.lay_open(keys)
     selector = request.points_selector
     return await _write_selected(collection, selector, lambda ids: edge.UpdateOperation.delete_payload(ids, keys))
 
 
 async def _clear_payload(collection: Collection, request: wire.ClearPayloadPoints) -> int:
+    await collection.lay_open([VECTORS])
     return await _write_selected(collection, request.points, edge.UpdateOperation.clear_payload)
 
 
@@ -516,7 +526,7 @@ async def _delete_index(collection: Collection, request: wire.DeleteFieldIndexCo
 
 
 _BATCHED: dict[str, Callable[[Collection, wire.UpsertPoints], Awaitable[int]]] = {
-    "upsert": _upsert,
+    "upsert": _upsert_in_a_batch,
     "delete_points": _delete,
     "set_payload": _set_payload,
     "overwrite_payload": _overwrite_payload,
@@ -540,6 +550,13 @@ async def start(catalogue: Catalogue, port: int) -> tuple[grpc.aio.Server, Point
         ]
     )
     points = Points(catalogue)
+    upsert = grpc.unary_unary_rpc_method_handler(
+        points.Upsert,
+        request_deserializer=messages.upsert,
+        response_serializer=wire.PointsOperationResponse.SerializeToString,
+    )
+    # Before the others: the first that knows a method answers it.
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("qdrant.Points", {"Upsert": upsert})])
     wire.add_PointsServicer_to_server(points, server)
     wire.add_CollectionsServicer_to_server(Collections(catalogue), server)
     wire.add_SnapshotsServicer_to_server(Snapshots(), server)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -20,7 +21,7 @@ from qdrant_client import grpc as wire
 from qdrant_client import models as m
 
 from deploy.children import Child, wait_until
-from deploy.qdrant.packing import MARK
+from deploy.qdrant.packing import PACKED
 
 PROFILE = {
     "long": m.VectorParams(size=384, distance=m.Distance.COSINE, datatype=m.Datatype.FLOAT16),
@@ -32,6 +33,8 @@ PROFILE = {
         hnsw_config=m.HnswConfigDiff(m=0),
     ),
 }
+
+NO_GRAPH = m.HnswConfigDiff(m=0)
 
 
 class Embedded:
@@ -254,10 +257,10 @@ def test_deleting_what_is_missing_is_no_error(shared: QdrantClient) -> None:
     assert not shared.collection_exists("nowhere")
 
 
-def test_a_string_that_looks_packed_is_a_string(shared: QdrantClient) -> None:
-    shared.create_collection("strings", vectors_config={})
-    shared.upsert("strings", [m.PointStruct(id=1, vector={}, payload={"s": MARK + "no base64"})])
-    assert shared.retrieve("strings", [1])[0].payload == {"s": MARK + "no base64"}
+def test_the_name_of_what_is_packed_is_no_field(shared: QdrantClient) -> None:
+    shared.create_collection("names", vectors_config={})
+    with pytest.raises(grpc.RpcError, match="no payload field can have the name"):
+        shared.upsert("names", [m.PointStruct(id=1, vector={}, payload={PACKED: "no base64"})])
 
 
 def test_nan_is_accepted_as_a_server_accepts_it(shared: QdrantClient) -> None:
@@ -341,9 +344,50 @@ def test_packed_fields_stay_as_open_as_they_were_after_a_restart(embedded: Embed
     assert [record.payload for record in client.retrieve("p", [1, 2, 3])] == [payload] * 3
 
 
+def test_packed_vectors_are_searched_and_stay_open_after_a_restart(embedded: Embedded) -> None:
+    client = embedded.client()
+    client.create_collection("p", vectors_config=PROFILE, hnsw_config=NO_GRAPH)
+    rng = np.random.default_rng(6)
+    first, second = profile(1, 1, rng), profile(2, 1, rng)
+    client.upsert("p", [first])
+    written = client.retrieve("p", [first.id], with_vectors=True)
+    embedded.kill()
+    embedded.start()
+    client = embedded.client()
+
+    def nearest(point: m.PointStruct) -> list[m.ExtendedPointId]:
+        assert isinstance(point.vector, dict)
+        return [hit.id for hit in client.query_points("p", point.vector["long"], using="long").points]
+
+    assert client.retrieve("p", [first.id], with_vectors=True) == written
+    assert nearest(first) == [first.id]
+    embedded.kill()
+    embedded.start()
+    client = embedded.client()
+    client.upsert("p", [second])
+    assert nearest(first) == [first.id, second.id]
+    assert client.retrieve("p", [first.id])[0].payload == first.payload
+
+
+def test_a_folder_of_an_earlier_version_is_refused(embedded: Embedded, tmp_path: Path) -> None:
+    embedded.client().create_collection("p", vectors_config={})
+    assert embedded.stop() == 0
+    catalogue = embedded.data_dir / "catalogue.json"
+    content = json.loads(catalogue.read_bytes())
+    del content["format"]
+    catalogue.write_text(json.dumps(content))
+    second = Child(
+        "second", [sys.executable, "-m", "deploy.qdrant", "--data-dir", str(embedded.data_dir)], log=tmp_path / "second"
+    )
+    assert second.wait() == 1
+    assert second.last_lines()[-1].endswith(
+        "catalogue.json was written by another version; move it away to start empty, and replay the topics"
+    )
+
+
 async def test_kill_9_loses_nothing_acknowledged(embedded: Embedded) -> None:
     client = embedded.async_client()
-    await client.create_collection("p", vectors_config=PROFILE)
+    await client.create_collection("p", vectors_config=PROFILE, hnsw_config=NO_GRAPH)
     rng = np.random.default_rng(1)
     acknowledged: dict[str, int] = {}
     enough = asyncio.Event()
@@ -375,7 +419,7 @@ async def test_kill_9_loses_nothing_acknowledged(embedded: Embedded) -> None:
 async def test_a_full_disk_ends_it_and_loses_nothing_acknowledged(embedded: Embedded) -> None:
     """The engine refuses every write after one that failed, until it is opened anew."""
     client = embedded.async_client()
-    await client.create_collection("p", vectors_config=PROFILE)
+    await client.create_collection("p", vectors_config=PROFILE, hnsw_config=NO_GRAPH)
     rng = np.random.default_rng(1)
     acknowledged: dict[str, int] = {}
     refused = version = 0
@@ -425,7 +469,7 @@ async def test_a_conditional_upsert_is_a_compare_and_set(embedded: Embedded) -> 
 
 async def test_reads_don_t_wait_for_a_large_write(embedded: Embedded) -> None:
     client = embedded.async_client()
-    await client.create_collection("p", vectors_config=PROFILE)
+    await client.create_collection("p", vectors_config=PROFILE, hnsw_config=NO_GRAPH)
     rng = np.random.default_rng(2)
     points = [profile(number, 1, rng, 100) for number in range(1500)]
     large = asyncio.create_task(client.upsert("p", points))
@@ -439,7 +483,7 @@ async def test_reads_don_t_wait_for_a_large_write(embedded: Embedded) -> None:
 
 async def test_a_write_whose_caller_has_gone_is_finished(embedded: Embedded) -> None:
     client = embedded.async_client()
-    await client.create_collection("p", vectors_config=PROFILE)
+    await client.create_collection("p", vectors_config=PROFILE, hnsw_config=NO_GRAPH)
     rng = np.random.default_rng(3)
     large = asyncio.create_task(client.upsert("p", [profile(number, 1, rng, 100) for number in range(1500)]))
     while not (await client.count("p")).count:
@@ -489,7 +533,7 @@ def test_ctrl_c_stops_it_cleanly(embedded: Embedded) -> None:
 def test_overwrites_leave_the_disk_bounded(embedded: Embedded) -> None:
     """Twenty times the same 300 profiles: what they leave behind is given back, not kept."""
     client = embedded.client()
-    client.create_collection("p", vectors_config=PROFILE)
+    client.create_collection("p", vectors_config=PROFILE, hnsw_config=NO_GRAPH)
     rng = np.random.default_rng(4)
     for version in range(20):
         client.upsert("p", [profile(number, version, rng, int(rng.integers(6000, 9000))) for number in range(300)])
@@ -502,7 +546,7 @@ def test_overwrites_leave_the_disk_bounded(embedded: Embedded) -> None:
 
 def test_deletions_are_given_back_when_nobody_writes(embedded: Embedded) -> None:
     client = embedded.client()
-    client.create_collection("p", vectors_config=PROFILE)
+    client.create_collection("p", vectors_config=PROFILE, hnsw_config=NO_GRAPH)
     rng = np.random.default_rng(5)
     client.upsert("p", [profile(number, 1, rng) for number in range(2000)])
     full = embedded.bytes_on_disk()
@@ -518,7 +562,7 @@ def test_deletions_are_given_back_when_nobody_writes(embedded: Embedded) -> None
 async def test_a_point_built_on_the_wire_is_read_back(embedded: Embedded) -> None:
     """As the sinks write: packed bytes, never lists; and an async client with protobuf points."""
     client = embedded.async_client()
-    await client.create_collection("p", vectors_config=PROFILE)
+    await client.create_collection("p", vectors_config=PROFILE, hnsw_config=NO_GRAPH)
     vector = np.zeros(384, np.float32)
     vector[3] = 2.0
     dense = wire.DenseVector.FromString(b"\x0a\x80\x0c" + vector.tobytes())

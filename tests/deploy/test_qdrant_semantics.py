@@ -39,11 +39,12 @@ def name() -> str:
     return f"semantics-{uuid.uuid4().hex}"
 
 
-@pytest.fixture
-def profiles(client: QdrantClient, name: str) -> Iterator[str]:
+@pytest.fixture(params=["with a graph", "without a graph"])
+def profiles(client: QdrantClient, name: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """A collection shaped like the profiles: two vectors and a multivector, four points of payload `n` 1 to 4."""
     client.create_collection(
         name,
+        hnsw_config=m.HnswConfigDiff(m=0) if request.param == "without a graph" else None,
         vectors_config={
             "long": m.VectorParams(size=3, distance=m.Distance.COSINE, datatype=m.Datatype.FLOAT16),
             "short": m.VectorParams(size=3, distance=m.Distance.DOT),
