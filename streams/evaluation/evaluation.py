@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from threadpoolctl import threadpool_limits
+
 from streams.evaluation.files import Shop
 from streams.evaluation.rounds import Round, Rounds
 from streams.evaluation.tasks import Task
@@ -44,6 +46,11 @@ async def evaluate(
 
     Raises NothingToPredict where there are none, UnfitFile, and what the encoder raises.
     """
+    with threadpool_limits(1, "blas"):  # thousands of small products of matrices: more threads get in each other's way
+        return await _evaluate(shop, encoder, settings, options, report)
+
+
+async def _evaluate(shop: Shop, encoder: Encoder, settings: Settings, options: Options, report: Report) -> list[Round]:
     steps = timeline(shop.purchases, shop.searches)
     start = bisect_left(steps, options.cut, key=lambda step: step.ts)
     report("encoding texts", 0, 1)

@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from threadpoolctl import threadpool_limits
 
 from streams.evaluation.baselines import REFIT_MS, Scorer
 from streams.evaluation.past import Past
@@ -123,15 +122,14 @@ class AlternatingLeastSquares(_Fitted):
     def _fit(self, orders: csr_matrix) -> None:
         from implicit.cpu.als import AlternatingLeastSquares as Model
 
-        with threadpool_limits(1, "blas"):  # its own advice: BLAS's threads get in each other's way
-            self._model = Model(
-                factors=_ALS_FACTORS,
-                alpha=_ALS_ALPHA,
-                regularization=_ALS_RIDGE,
-                num_threads=1,
-                random_state=self._seed,
-            )
-            self._model.fit(orders, show_progress=False)
+        self._model = Model(
+            factors=_ALS_FACTORS,
+            alpha=_ALS_ALPHA,
+            regularization=_ALS_RIDGE,
+            num_threads=1,
+            random_state=self._seed,
+        )
+        self._model.fit(orders, show_progress=False)
 
     def _scores(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         user = self._model.recalculate_user(0, csr_matrix(row[None].astype(np.float32)))
