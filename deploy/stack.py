@@ -35,6 +35,7 @@ class Programs:
 
     encoder: Sequence[str]
     worker: Sequence[str]
+    statistics: Sequence[str]
     environment: Callable[[Endpoints], Mapping[str, str]]
     make_topics: Callable[[Endpoints], None]
     workers_ready: Callable[[Endpoints, int], bool]
@@ -159,7 +160,8 @@ class Stack:
             )
             for number in range(1, self._workers + 1)
         ]
-        return [Stage(services, then=lambda: self._programs.make_topics(endpoints)), Stage(workers)]
+        statistics = Service("statistics", self._programs.statistics, environment)
+        return [Stage(services, then=lambda: self._programs.make_topics(endpoints)), Stage([*workers, statistics])]
 
 
 def accepts_connections(address: str, timeout_seconds: float = 2.0) -> bool:

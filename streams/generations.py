@@ -24,6 +24,11 @@ def group_of(generation: str) -> str:
     return f"afterglow-{generation}"
 
 
+def statistics_group_of(generation: str) -> str:
+    """The group whose committed offsets say how far the statistics of a generation have come."""
+    return f"afterglow-{generation}-statistics"
+
+
 def connected(settings: Settings, *, timeout_seconds: float | None = None) -> AsyncQdrantClient:
     """A client for the settings' Qdrant; close it. `timeout_seconds` is for one call, by default the setting."""
     qdrant = settings.qdrant

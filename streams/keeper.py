@@ -33,6 +33,7 @@ from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
 from sinks.retry import RetryPolicy
 from sinks.snapshot import RecentSnapshot
+from sinks.statistics_store import RecentStatistics, StatisticsStore
 from sinks.writes import new_version
 from streams.dead_letters import DeadLetter
 from streams.generations import group_of
@@ -98,6 +99,7 @@ class Keeper:
             retry=retry,
         )
         self._snapshots = RecentSnapshot(client, products_collection(name), retry=retry)
+        self._statistics = RecentStatistics(StatisticsStore(client, name, replicated=self._replicated, retry=retry))
         self._products = ProductStore(client, catalogue, ids, replicated=self._replicated, retry=retry)
         self._updater = Updater(
             searches_topic=settings.topics.searches,
@@ -123,7 +125,7 @@ class Keeper:
     async def start(self) -> None:
         """Reads what the generation has beside profiles and products."""
         self._updater.mean = np.zeros(self.generation.model.dimension, np.float32)
-        await self.read_mean()
+        await self.read_shared()
 
     def derive(self, *, at_once: bool) -> None:
         """Whether what is written from now on is ready for readers, or is so after a `sweep`."""
@@ -155,6 +157,8 @@ class Keeper:
         ids = await self.profiles.due(partitions, _now_ms(), SWEPT_AT_ONCE) if partitions else []
         snapshot = await self._snapshots.get() if len(ids) >= _WORTH_A_SNAPSHOT else self._snapshots.at_hand
         left = ids
+        if ids:
+            self._updater.statistics = await self._statistics.get()
         while left:
             began = time.monotonic()
             some = _REFRESHED_AT_ONCE if busy() else SWEPT_AT_ONCE
@@ -166,7 +170,13 @@ class Keeper:
 
     async def rederive(self, ids: Sequence[str]) -> None:
         """Derives everything anew of these profiles, due or not."""
+        self._updater.statistics = await self._statistics.get()
         await self._updater.rederive(ids, await self._snapshots.get())
+
+    async def read_shared(self) -> None:
+        """Takes over the mean and the statistics that are stored now."""
+        await self.read_mean()
+        self._updater.statistics = await self._statistics.get()
 
     async def read_mean(self) -> None:
         """Takes over the mean that is stored now."""

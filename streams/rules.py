@@ -60,7 +60,8 @@ def derivation_rules(settings: Settings) -> DerivationRules:
 
 
 def ranking_rules(settings: Settings) -> RankingRules:
-    return RankingRules(settings.derivation.candidates, settings.derivation.exclude_bought)
+    derivation = settings.derivation
+    return RankingRules(derivation.candidates, derivation.exclude_bought, derivation.exposure, derivation.exploration)
 
 
 def refresh_rules(settings: Settings) -> RefreshRules:

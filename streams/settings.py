@@ -228,6 +228,13 @@ class Derivation(msgspec.Struct, frozen=True, kw_only=True):
         Duration(10_000)
     )
     exclude_bought: Annotated[bool, _is("Whether what was bought is never recommended again.")] = False
+    exposure: Annotated[
+        float,
+        _is("What being shown to others costs: times ln(1 + lists of 1,000 that hold it).", "log-odds", ge=0, le=10),
+    ] = 0.1
+    exploration: Annotated[
+        int, _is("The last places of a list, for what is shown least of the 200 best.", "products", ge=0, le=100)
+    ] = 0
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,6 +255,16 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         1000
     )
     metrics_port: Annotated[int, _is("Where Prometheus reads figures; 0: nowhere.", "port", ge=0, le=65_535)] = 0
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known across users, by `afterglow statistics`."""
+
+    users: Annotated[int, _is("Most users of the sample that is learned from.", "users", ge=1)] = 20_000
+    products: Annotated[int, _is("Most products that are counted.", "products", ge=100)] = 100_000
+    interval: Annotated[
+        Duration, _is("How often they are renewed while more events wait; else within a second.", "duration")
+    ] = Duration(10_000)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,6 +290,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     profiles: Profiles = Profiles()
     derivation: Derivation = Derivation()
     worker: Worker = Worker()
+    statistics: Statistics = Statistics()
     sources: Mapping[str, str] = types.MappingProxyType({})
 
     @property
@@ -305,6 +323,7 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "profiles": Profiles,
     "derivation": Derivation,
     "worker": Worker,
+    "statistics": Statistics,
 }
 _TOP: Final = ("generation", "secret_file")
 # Variables of the same prefix that are not settings.

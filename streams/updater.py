@@ -34,6 +34,7 @@ from sinks.profiles import Held, ProfileStore
 from sinks.ranking import RankingRules, texts_of
 from sinks.recommendation import Recommendation, recommend
 from sinks.snapshot import CatalogueSnapshot
+from sinks.statistics import NO_STATISTICS
 from sinks.writes import Write, new_version
 from streams.dead_letters import DeadLetter
 from streams.events import InvalidEvent, Purchase, Search, check_key, decode_purchase, decode_search
@@ -152,6 +153,7 @@ class Updater:
         self._in_flight = asyncio.Semaphore(writes_in_flight)
         self._clock = clock
         self.mean: Vector = np.zeros(0, np.float32)
+        self.statistics = NO_STATISTICS
         self.derives = True
         """Whether what is written is ready for readers. Where it isn't, all that is derived is put off, and due."""
         self.figures = Figures()
@@ -281,6 +283,7 @@ class Updater:
             self.mean,
             self._ranking,
             snapshot=refresh.snapshot,
+            statistics=self.statistics,
         )
         fresh = dict(zip(anew, found, strict=True))
         titles = await self._titles_of(tastes)

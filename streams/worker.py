@@ -242,7 +242,7 @@ class _Worker:
             self._event_pipeline.run(),
             self._product_pipeline.run(),
             self._sweep(),
-            self._keep_mean(),
+            self._keep_shared(),
             self._watch_topics(),
             self._watch_generation(),
             self._watch_group(),
@@ -300,11 +300,11 @@ class _Worker:
             if done < SWEPT_AT_ONCE:
                 await asyncio.sleep(interval)
 
-    async def _keep_mean(self) -> None:
-        """Follows the mean that whichever worker has the products keeps."""
+    async def _keep_shared(self) -> None:
+        """Follows the mean that whichever worker has the products keeps, and the statistics across users."""
         while True:
             await asyncio.sleep(5 * self._settings.worker.sweep_interval.seconds)
-            await self._keeper.read_mean()
+            await self._keeper.read_shared()
 
     async def _watch_group(self) -> None:
         """Until this worker has partitions: a replay that came first by a moment leaves Faust hanging, silently."""

@@ -302,7 +302,15 @@ class AsyncRecommender:
         states = [decode_state(stored[user_id].state) for user_id in known]
         tastes = await self._tastes(serving, states, moment)
         lists = await recommend(
-            serving.catalogue, states, tastes, serving.mean, ranking, kind=kind, query=query, snapshot=snapshot
+            serving.catalogue,
+            states,
+            tastes,
+            serving.mean,
+            ranking,
+            kind=kind,
+            query=query,
+            snapshot=snapshot,
+            statistics=await serving.statistics.get(),
         )
         found = {
             user_id: RecommendationList(user_id, items, taste.at, taste.known, note_of(state, taste, moment))

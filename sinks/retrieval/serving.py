@@ -19,6 +19,7 @@ from sinks.identity import PointIds
 from sinks.retrieval.answers import MismatchedReader, NothingServed
 from sinks.retry import PermanentSinkError, RetryPolicy
 from sinks.snapshot import RecentSnapshot
+from sinks.statistics_store import RecentStatistics, StatisticsStore
 
 SERVING_SECONDS: Final = 30.0
 """How long an answer may go on using a generation and a μ that have been replaced."""
@@ -31,6 +32,7 @@ class Serving(NamedTuple):
     rules: DerivationRules
     catalogue: Catalogue
     snapshots: RecentSnapshot
+    statistics: RecentStatistics
     mean: Vector
     as_of: float
 
@@ -120,6 +122,7 @@ class Served:
             _as_folded(self._rules, generation),
             Catalogue(self._client, collection, self._ids, cached=self._cached_products, retry=self._retry),
             RecentSnapshot(self._client, collection, retry=self._retry),
+            RecentStatistics(StatisticsStore(self._client, name, retry=self._retry)),
             vector,
             time.monotonic(),
         )

@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("streams.commands.up", "Start everything on this machine: Kafka, Qdrant, encoder, workers."),
     "worker": ("streams.commands.worker", "Run one worker: events in, profiles updated."),
     "encoder": ("streams.commands.encoder", "Run the encoding worker, the owner of the GPU."),
+    "statistics": ("streams.commands.statistics", "Keep what is known across users: bought together, popular."),
     "produce": ("streams.commands.produce", "Send events from files: JSON lines to Kafka."),
     "profile": ("streams.commands.profile", "Show what is known of a user."),
     "recommend": ("streams.commands.recommend", "Recommend products to a user, or to many."),

@@ -125,6 +125,7 @@ def stack_of(settings: Settings, *, workers: int, config: Path | None = None, re
             # -P: a folder `streams` where `up` was started is not ours.
             encoder=[sys.executable, "-P", "-m", "streams", "encoder", "--follow"],
             worker=[sys.executable, "-P", "-m", "streams", "worker"],
+            statistics=[sys.executable, "-P", "-m", "streams", "statistics"],
             environment=environment,
             make_topics=make_topics,
             workers_ready=lambda endpoints, count: _group_has(_at(settings, endpoints), count),

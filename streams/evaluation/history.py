@@ -28,7 +28,7 @@ class History:
         self._derivation = derivation_rules(settings)
         self._states: dict[str, ProfileState] = {}
         self._offset = 0
-        self._statistics = StatisticsFold(LikenessOfTexts(shop.catalogue.mean, shop.catalogue.vectors.get).among)
+        self._statistics = StatisticsFold(LikenessOfTexts(shop.catalogue.mean, shop.catalogue.vectors.get))
 
     def learn(self, step: Step) -> None:
         """Folds in what happened next. Steps come in the order of time."""

@@ -78,7 +78,7 @@ class StatisticsFold:
 
     def __init__(self, likeness: Likeness | None = None, bounds: Bounds | None = None) -> None:
         """Without `likeness`, nothing is alike."""
-        self._likeness = likeness
+        self.likeness = likeness
         self._bounds = bounds or Bounds()
         self.product_ids: list[str] = []
         self._row_of: dict[str, int] = {}
@@ -255,7 +255,7 @@ class StatisticsFold:
         products = len(self.product_ids)
         self._together = self.pairs.neighbours(products, self.now)
         self._popular = _highest(self.columns.sold_5[:products], _POPULAR)
-        self._alike = no_neighbours(products) if self._likeness is None else self._likeness(self.product_ids)
+        self._alike = no_neighbours(products) if self.likeness is None else self.likeness(self.product_ids)
 
     def _forget_products(self) -> None:
         """Keeps the products that sell best now, and leaves room for new ones."""

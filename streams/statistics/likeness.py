@@ -31,10 +31,15 @@ class LikenessOfTexts:
         self._unit: Vector = np.zeros((0, len(mean)), np.float32)  # zeros where there is no vector
         self._found = no_neighbours(0)
 
-    def among(self, product_ids: Sequence[str]) -> Neighbourhood:
+    def begin_anew(self, mean: Vector | None = None) -> None:
+        """Compares everything once more: vectors have come, or another mean."""
+        self._mean = self._mean if mean is None else mean
+        self._ids, self._unit, self._found = [], self._unit[:0], no_neighbours(0)
+
+    def __call__(self, product_ids: Sequence[str]) -> Neighbourhood:
         """The neighbours of each of these, among these; of one without a vector, none."""
         if list(product_ids[: len(self._ids)]) != self._ids:
-            self._ids, self._unit, self._found = [], self._unit[:0], no_neighbours(0)
+            self.begin_anew()
         compared = list(product_ids[len(self._ids) : _PRODUCTS])
         for start in range(0, len(compared), _AT_ONCE):
             self._compare(compared[start : start + _AT_ONCE])

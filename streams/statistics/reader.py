@@ -1,0 +1,129 @@
+"""Searches and purchases of all partitions, in the order of their time, for statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple, TypeAlias
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from streams.events import InvalidEvent, decode_purchase, decode_search
+from streams.kafka import client_config
+from streams.profiles import stable_hash
+from streams.settings import Kafka
+from streams.statistics.merging import Merger
+from streams.topics import Topic, TopicPartition
+
+_AT_ONCE: Final = 5000
+_POLL_SECONDS: Final = 0.25
+
+
+class Bought(NamedTuple):
+    user: int  # 64-bit hash
+    product_id: str
+    order: int  # 64-bit hash
+
+
+class Clicked(NamedTuple):
+    product_id: str
+
+
+Seen: TypeAlias = Bought | Clicked
+
+
+class EventReader:
+    """Reads from given offsets, as a plain consumer: its group has committed offsets, and no members. Close it.
+
+    One thread at a time. What can't be understood is passed over: the workers see to it.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        group: str,
+        searches: str,
+        topics: Mapping[str, Topic],
+        offsets: Mapping[TopicPartition, int],
+    ) -> None:
+        """`offsets`: where each partition begins; one whose record is gone begins at the oldest there is."""
+        self._searches = searches
+        self._topics = topics
+        self._next = dict(offsets)
+        self._taken = dict(offsets)  # where each partition goes on after what was taken
+        self._caught_up: set[TopicPartition] = set()
+        self._merger: Merger[tuple[TopicPartition, int, Seen | None]] = Merger()
+        self._consumer = Consumer(
+            {
+                **client_config(kafka),
+                "client.id": "afterglow-statistics",
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        self._consumer.assign([KafkaPartition(*at, offset) for at, offset in offsets.items()])
+
+    @property
+    def offsets(self) -> dict[str, dict[str, list[int]]]:
+        """What is to be read next, after all that was taken: by topic id, topic and partition."""
+        return {
+            topic.id: {name: [self._taken[name, partition] for partition in range(topic.partitions)]}
+            for name, topic in self._topics.items()
+        }
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that there was at the last look is taken."""
+        return len(self._caught_up) == len(self._next) and not len(self._merger)
+
+    def read(self) -> Iterator[tuple[int, Seen]]:
+        """What has come, with its time (ms); waits a moment for it. Raises KafkaException where Kafka refuses."""
+        for message in self._consumer.consume(_AT_ONCE, _POLL_SECONDS):
+            self._put(message)
+        behind = frozenset(self._next) - self._caught_up
+        for ts, (at, offset, seen) in self._merger.take(frozenset(behind)):
+            self._taken[at] = offset + 1
+            if seen is not None:
+                yield ts, seen
+        for at in self._caught_up:
+            if not len(self._merger):
+                self._taken[at] = self._next[at]  # ends with a transaction's mark, it may be
+
+    def commit(self) -> None:
+        """Tells Kafka how far statistics have come, for whoever waits for them. Raises KafkaException."""
+        self._consumer.commit(
+            offsets=[KafkaPartition(*at, offset) for at, offset in self._taken.items()], asynchronous=False
+        )
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _put(self, message: Message) -> None:
+        topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
+        at = (topic, partition)
+        if (error := message.error()) is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                self._next[at] = offset
+                self._caught_up.add(at)
+            elif not error.retriable():
+                raise KafkaException(error)
+            return
+        self._caught_up.discard(at)
+        self._next[at] = offset + 1
+        produced = message.timestamp()[1]
+        ts, seen = self._understood(topic, message.value(), produced)
+        self._merger.put(at, ts, (at, offset, seen))
+
+    def _understood(self, topic: str, value: bytes | None, produced: int) -> tuple[int, Seen | None]:
+        try:
+            if topic == self._searches:
+                search = decode_search(value, produced)
+                clicked = search.clicked_product_id
+                return search.ts, Clicked(clicked) if clicked else None
+            purchase = decode_purchase(value, produced)
+        except InvalidEvent:
+            return produced, None
+        order = stable_hash(purchase.order_id or str(purchase.ts))
+        return purchase.ts, Bought(stable_hash(purchase.user_id), purchase.product_id, order)
