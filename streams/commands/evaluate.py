@@ -66,6 +66,9 @@ def command(
 
     recall@k is hits / min(k, size of the order). "New" is what the customer never bought before: looked for in the
     list of everything, and in a list without what was bought before.
+
+    --dump writes Afterglow's lists: {"task", "user_id", "ts", "items": [{"product_id"}], "new_only_items"}, where ts is
+    of the order, click or search that was predicted.
     """
     from streams.evaluation.evaluation import Options
     from streams.evaluation.files import read_shop
