@@ -57,7 +57,7 @@ class Reason(NamedTuple):
 
 class Candidate(NamedTuple):
     product_id: str
-    score: float  # log-odds; comparable within one list
+    score: float  # log-odds, less what being shown to others costs; comparable within one list
     because: tuple[Reason, ...]  # largest share first; the shares add up to 1
 
 
@@ -137,7 +137,7 @@ class Ranking:
             shown += sorted(new, key=lambda place: (scored.exposure[place], -scored.scores[place]))[:explored]
         tell = _Telling(self._state, self._taste, titles, self._statistics)
         return [
-            Candidate(scored.ids[place], float(scored.scores[place]), tell.reasons(self._parts(place)))
+            Candidate(scored.ids[place], float(scored.ranked[place]), tell.reasons(self._parts(place)))
             for place in shown
         ]
 

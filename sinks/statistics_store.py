@@ -53,6 +53,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
     now: Stamped
     before: Stamped | None = None
+    made_at: int  # ms
     as_of: int  # time of the newest event, ms
     offsets: dict[str, dict[str, list[int]]]
     """By topic id and topic: for each partition, the offset that is to be read next."""
@@ -77,19 +78,23 @@ class StatisticsStore:
         self._collection = statistics_collection(generation)
         self._replicated = replicated
         self._retry = retry or RetryPolicy()
+        self._unreadable: int | None = None  # the version of a head that another version of Afterglow wrote
 
     async def head(self) -> StoredHead | None:
         """None where there are no statistics yet, or where they are of another version."""
         stored = await read_point(
             self._client, self._collection, _HEAD_POINT, replicated=self._replicated, retry=self._retry
         )
+        self._unreadable = None
         if stored is None:
             return None
+        version = stored["version"].integer_value
         try:
             head = msgspec.json.decode(stored["head"].string_value, type=Head)
         except msgspec.DecodeError:
+            self._unreadable = version
             return None
-        return StoredHead(head, stored["version"].integer_value)
+        return StoredHead(head, version)
 
     async def statistics(self, head: Head) -> Statistics | None:
         """What readers need; None where it was replaced meanwhile, or is of another version."""
@@ -112,7 +117,10 @@ class StatisticsStore:
         replaces: StoredHead | None,
         describe: Callable[[Stamped, Stamped | None], Head],
     ) -> StoredHead | None:
-        """Puts new statistics in force; None where somebody else has done so since `replaces` was read."""
+        """Puts new statistics in force; None where somebody else has done so since `replaces` was read.
+
+        Where that is None, it replaces what the last call of `head` could not read.
+        """
         stamp = str(uuid.uuid4())
         readers = await asyncio.to_thread(lambda: _pieces(encode_statistics(statistics)))
         kept = await asyncio.to_thread(_pieces, checkpoint)
@@ -126,7 +134,8 @@ class StatisticsStore:
         head = describe(now, None if before is None else before.now)
         version = new_version()
         point = payload_point(_HEAD_POINT, version, {"stamp": stamp, "head": msgspec.json.encode(head).decode()})
-        if not await self._write(Write(_HEAD_POINT, version, None if replaces is None else replaces.version, point)):
+        old = self._unreadable if replaces is None else replaces.version
+        if not await self._write(Write(_HEAD_POINT, version, old, point)):
             await self._delete(now)
             return None
         if before is not None and before.before is not None:

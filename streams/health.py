@@ -28,9 +28,10 @@ from sinks.collections import (
 from sinks.profiles import ProfileStore
 from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy
 from sinks.retry import describe as describe_failure
+from sinks.statistics_store import Head, StatisticsStore
 from streams.continuity import Discontinuity, compare_committed
 from streams.dead_letters import waiting_count
-from streams.generations import connected, group_of
+from streams.generations import connected, group_of, statistics_group_of
 from streams.group_health import GroupLook, watch_group
 from streams.groups import LIVE, members_of
 from streams.kafka import KafkaUnreachable, answered, connect_admin
@@ -39,6 +40,7 @@ from streams.settings import Settings
 from streams.topics import describe
 
 ANSWER_SECONDS: Final = 5.0
+STILL_SECONDS: Final = 60.0
 COUNT_SECONDS: Final = 60.0  # adding up a million profiles takes its time
 _T = TypeVar("_T")
 
@@ -72,6 +74,7 @@ class KafkaStatus(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: int
     topic_ids: dict[str, str]
     missing_topics: list[str]
+    uncounted: int | None  # events that statistics don't know yet; None where nobody keeps any
     partitions: list[PartitionStatus]
 
 
@@ -104,6 +107,17 @@ class ProductsStatus(msgspec.Struct, frozen=True, kw_only=True):
     available: int
 
 
+class StatisticsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known across users. `covered` of the products are in anybody's list at present."""
+
+    made_at: int  # ms
+    as_of: int  # time of the newest event, ms
+    events: int
+    users: int  # in the sample that is learned from
+    products: int
+    covered: int
+
+
 class QdrantStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`generation` and what follows are None where no worker has made it yet."""
 
@@ -111,6 +125,7 @@ class QdrantStatus(msgspec.Struct, frozen=True, kw_only=True):
     generation: GenerationStatus | None = None
     profiles: ProfilesStatus | None = None
     products: ProductsStatus | None = None
+    statistics: StatisticsStatus | None = None
 
 
 class EncoderStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +171,8 @@ async def look(settings: Settings) -> Status:
         problems += [*_topic_problems(told_kafka, sources), *of_group]
     if told_qdrant is not None:
         problems += _qdrant_problems(told_qdrant, told_encoder, settings.generation)
+        if told_kafka is not None and told_kafka.uncounted:
+            problems += await _statistics_problems(settings, told_qdrant, told_kafka.uncounted)
     return Status(healthy=not problems, problems=problems, kafka=told_kafka, qdrant=told_qdrant, encoder=told_encoder)
 
 
@@ -208,6 +225,30 @@ def _qdrant_problems(qdrant: QdrantStatus, encoder: EncoderStatus | None, name: 
     return []
 
 
+async def _statistics_problems(settings: Settings, qdrant: QdrantStatus, waiting: int) -> list[str]:
+    """Whether statistics stand still while events wait. Takes some seconds where they were not written lately."""
+    found = qdrant.statistics
+    if found is None or time.time() - found.made_at / 1000 < STILL_SECONDS:
+        return []
+    await asyncio.sleep(ANSWER_SECONDS)
+    client = connected(settings, timeout_seconds=ANSWER_SECONDS)
+    try:
+        head = await StatisticsStore(
+            client, settings.generation, retry=RetryPolicy(attempts=2, on_retry=lambda _: None)
+        ).head()
+    except (*TRANSIENT, PermanentSinkError):
+        return []  # that Qdrant does not answer is told already
+    finally:
+        await client.close()
+    if head is None or head.head.made_at != found.made_at:
+        return []
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(found.made_at / 1000))
+    return [
+        f"{waiting:,} events are not in the statistics across users, which stand still since {since} UTC: is "
+        "`afterglow statistics` running?"
+    ]
+
+
 async def _unless_silent(asking: Awaitable[_T]) -> _T | str:
     try:
         return await asking
@@ -255,6 +296,8 @@ def _ask_kafka(settings: Settings) -> tuple[KafkaStatus, list[str]]:
         )
         for at, position in health.positions.items()
     ]
+    counted = {name: found[name] for name in (topics.searches, topics.purchases) if name in found}
+    of_statistics = positions(kafka, admin, statistics_group_of(settings.generation), counted).values()
     status = KafkaStatus(
         address=kafka.bootstrap_servers,
         group=group,
@@ -263,6 +306,7 @@ def _ask_kafka(settings: Settings) -> tuple[KafkaStatus, list[str]]:
         lag=sum(partition.lag for partition in partitions),
         dead_letters=waiting_count(settings) if topics.dead_letters in found else 0,
         topic_ids={name: topic.id for name, topic in found.items()},
+        uncounted=sum(at.lag for at in of_statistics) if any(at.committed for at in of_statistics) else None,
         missing_topics=[name for name in (*names, topics.dead_letters) if name not in found],
         partitions=partitions,
     )
@@ -278,16 +322,36 @@ async def _qdrant(settings: Settings) -> QdrantStatus:
         if generation is None:
             return QdrantStatus(address=qdrant.address)
         async with asyncio.timeout(COUNT_SECONDS):
-            told, profiles, products = await asyncio.gather(
-                _generation(client, generation), _profiles(client, name, retry), _products(client, name)
+            told, profiles, products, head = await asyncio.gather(
+                _generation(client, generation),
+                _profiles(client, name, retry),
+                _products(client, name),
+                StatisticsStore(client, name, retry=retry).head(),
             )
-        return QdrantStatus(address=qdrant.address, generation=told, profiles=profiles, products=products)
+        return QdrantStatus(
+            address=qdrant.address,
+            generation=told,
+            profiles=profiles,
+            products=products,
+            statistics=None if head is None else _of_statistics(head.head),
+        )
     except (*TRANSIENT, PermanentSinkError, RefusedGeneration) as error:
         raise _Silent(f"Qdrant at {qdrant.address} can't be asked: {describe_failure(error)}") from None
     except TimeoutError:
         raise _Silent(f"Qdrant at {qdrant.address} did not add up its profiles in {COUNT_SECONDS:.0f} s") from None
     finally:
         await client.close()
+
+
+def _of_statistics(head: Head) -> StatisticsStatus:
+    return StatisticsStatus(
+        made_at=head.made_at,
+        as_of=head.as_of,
+        events=head.events,
+        users=head.users,
+        products=head.products,
+        covered=head.covered,
+    )
 
 
 async def _generation(client: AsyncQdrantClient, generation: Generation) -> GenerationStatus:

@@ -20,15 +20,17 @@ POLL_SECONDS: Final = 0.25
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """What is still to come: records not acknowledged by the workers, and profiles with due work.
+    """What is still to come: records not acknowledged by the workers, events that the statistics across users don't
+    know yet, and profiles with due work.
 
-    `due` is None until the records are done. `workers` is how many are in the group now.
+    `uncounted` and `due` are None until what comes before is done. `workers` is how many are in the group now.
     """
 
     group: str
     records: int
     due: int | None
     workers: int
+    uncounted: int | None = None
 
 
 def wait_until_folded(
@@ -39,9 +41,10 @@ def wait_until_folded(
     """Return once every record up to these offsets (inclusive) is folded in, and what that made due is done.
 
     First the committed offsets of the group of the generation in force pass them (another one's, should it take over
-    meanwhile); then no profile has work that is due by the time
-    a candidate interval after that. Work of others that falls due by then is waited for as well. There is no time
-    limit: without a worker it waits for one, and `report`, called at every look, says so (`workers` is 0).
+    meanwhile); then, where the generation has statistics across users, they know them; then no profile has work that
+    is due by the time a candidate interval after that. Work of others that falls due by then is waited for as well.
+    There is no time limit: without a worker it waits for one, and `report`, called at every look, says so (`workers`
+    is 0).
     A Qdrant that doesn't answer is waited for; one that refuses raises `sinks.retry.PermanentSinkError`. Raises
     `KafkaUnreachable`.
     """
@@ -58,6 +61,9 @@ def wait_until_folded(
         report(waiting)
         time.sleep(POLL_SECONDS)
     report(waiting)
+    while uncounted := _uncounted(admin, generation, offsets, settings):
+        report(msgspec.structs.replace(waiting, uncounted=uncounted))
+        time.sleep(POLL_SECONDS)
     horizon_ms = time.time_ns() // 1_000_000 + settings.derivation.candidates_interval.milliseconds
     asyncio.run(
         _wait_for_due(settings, generation, horizon_ms, lambda due: report(msgspec.structs.replace(waiting, due=due)))
@@ -70,6 +76,28 @@ def _records(admin: AdminClient, group: str, offsets: Mapping[TopicPartition, in
     missing = sum(max(0, offset + 1 - committed.get(at, 0)) for at, offset in offsets.items())
     workers = answered(lambda: member_count(admin, group), settings.kafka) if missing else 0
     return Waiting(group=group, records=missing, due=None, workers=workers)
+
+
+def _uncounted(admin: AdminClient, generation: str, offsets: Mapping[TopicPartition, int], settings: Settings) -> int:
+    """How many of these events statistics don't know; 0 where nobody keeps any."""
+    from streams.generations import statistics_group_of
+
+    counted = {settings.topics.searches, settings.topics.purchases}
+    events = {at: offset for at, offset in offsets.items() if at[0] in counted}
+    if not events or not asyncio.run(_has_statistics(settings, generation)):
+        return 0
+    return _records(admin, statistics_group_of(generation), events, settings).records
+
+
+async def _has_statistics(settings: Settings, generation: str) -> bool:
+    from sinks.statistics_store import StatisticsStore
+    from streams.generations import connected
+
+    client = connected(settings)
+    try:
+        return await StatisticsStore(client, generation).head() is not None
+    finally:
+        await client.close()
 
 
 async def _wait_for_due(settings: Settings, generation: str, horizon_ms: int, report: Callable[[int], None]) -> None:

@@ -17,7 +17,7 @@ from sinks.collections import Generation, Model, profiles_collection
 from sinks.connection import DEFAULT_TIMEOUT_SECONDS, connect, timeout_of
 from sinks.derivation import DerivationRules, Taste, Vector, centred, centring, derive
 from sinks.identity import PointIds
-from sinks.ledgers import NOTHING, ProfileState, decode_state, is_query, total_log_weight
+from sinks.ledgers import NOTHING, Ledger, ProfileState, decode_state, is_query, total_log_weight
 from sinks.points import StoredProfile, dense_vector, number_of, read_profile
 from sinks.ranking import RankingRules, texts_of
 from sinks.recommendation import recommend
@@ -139,10 +139,11 @@ class AsyncRecommender:
             at: moves the clock only: events aren't undone, and a time before the newest is answered as of that one,
                 with a note. Where everything has faded to nothing, it is the newest event's time as well.
 
-        Raises UnknownUser where there is no profile.
+        Somebody of whom nothing is known is shown what is popular now, with a note. Raises UnknownUser where there is
+        no profile, and nothing is popular yet.
         """
         (found,) = await self._recommend([user_id], limit, kind, new_only, query, at)
-        if found is None:
+        if found.known == 0.0 and not found.items:
             raise self._unknown(user_id)
         return found
 
@@ -158,14 +159,9 @@ class AsyncRecommender:
     ) -> list[RecommendationList]:
         """A list for each user, in their order, from a few calls for every 128 of them.
 
-        A user without a profile has no items, and nothing is known of them.
+        Users without a profile are shown what is popular now, if anything is.
         """
-        moment = _now_ms() if at is None else at
-        found = await self._recommend(user_ids, limit, kind, new_only, query, moment)
-        return [
-            one or RecommendationList(user_id, [], moment, 0.0, "there is no profile of this user")
-            for user_id, one in zip(user_ids, found, strict=True)
-        ]
+        return await self._recommend(user_ids, limit, kind, new_only, query, at)
 
     async def profile(self, user_id: str, *, at: int | None = None) -> ProfileView:
         """What is known of this user, as of `at` (ms; None: now). Raises UnknownUser where there is no profile."""
@@ -265,18 +261,18 @@ class AsyncRecommender:
         new_only: bool,
         query: str | None,
         at: int | None,
-    ) -> list[RecommendationList | None]:
+    ) -> list[RecommendationList]:
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be 1 or more")
         ranking = RankingRules(limit, new_only or self._exclude_bought)
         moment = _now_ms() if at is None else at
 
-        async def answer(serving: Serving) -> list[RecommendationList | None]:
+        async def answer(serving: Serving) -> list[RecommendationList]:
             asked = None if query is None else await self._vector_of(query, serving)
             snapshot = await serving.snapshots.get() if len(user_ids) >= _USERS_WORTH_A_SNAPSHOT else None
             gate = asyncio.Semaphore(_CHUNKS_IN_FLIGHT)
 
-            async def chunk(users: Sequence[str]) -> list[RecommendationList | None]:
+            async def chunk(users: Sequence[str]) -> list[RecommendationList]:
                 async with gate:
                     return await self._lists(serving, snapshot, users, moment, ranking, kind, asked)
 
@@ -296,11 +292,14 @@ class AsyncRecommender:
         ranking: RankingRules,
         kind: str | None,
         query: Vector | None,
-    ) -> list[RecommendationList | None]:
+    ) -> list[RecommendationList]:
         stored = await self._read(serving, user_ids, _STATE)
         known = [user_id for user_id in dict.fromkeys(user_ids) if user_id in stored]
         states = [decode_state(stored[user_id].state) for user_id in known]
         tastes = await self._tastes(serving, states, moment)
+        if len(known) < len(user_ids):  # whoever has no profile is shown what somebody is who has done nothing
+            states.append(ProfileState(Ledger(), Ledger()))
+            tastes.append(Taste(moment, None, None, ()))
         lists = await recommend(
             serving.catalogue,
             states,
@@ -314,9 +313,11 @@ class AsyncRecommender:
         )
         found = {
             user_id: RecommendationList(user_id, items, taste.at, taste.known, note_of(state, taste, moment))
-            for user_id, items, state, taste in zip(known, lists, states, tastes, strict=True)
+            for user_id, items, state, taste in zip(known, lists, states, tastes, strict=False)
         }
-        return [found.get(user_id) for user_id in user_ids]
+        return [
+            found.get(user_id) or RecommendationList(user_id, lists[-1], moment, 0.0, _NOBODY) for user_id in user_ids
+        ]
 
     async def _tastes(self, serving: Serving, states: Sequence[ProfileState], moment: int) -> list[Taste]:
         products = await serving.catalogue.get(_product_ids(states))
@@ -381,6 +382,7 @@ class AsyncRecommender:
             ) from failure
 
 
+_NOBODY: Final = "there is no profile of this user; this is what is popular"
 _STATE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["version", "state"]))
 _EVERYTHING = qdrant.WithPayloadSelector(enable=True)
 _TASTE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["known", "interests"]))

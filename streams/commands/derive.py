@@ -20,16 +20,24 @@ if TYPE_CHECKING:
 
 
 @click.command("derive")
+@click.option(
+    "--statistics", is_flag=True, help="Only have the statistics across users made anew, from the topics' beginning."
+)
 @as_json
 @with_settings
-def command(settings: Settings, as_json: bool) -> None:
+def command(settings: Settings, statistics: bool, as_json: bool) -> None:
     """Derive every profile anew after a change of the settings `derivation`: no replay, no Kafka.
 
     Interests, vectors and candidates of the generation in force are made by the settings of this command; what is
     stored of the events stays as it is. Live workers go on meanwhile, by the settings that they were started with:
     start them again with the new ones first, or they bring back the old for whoever does something. Interrupted, run
     it again.
+
+    With --statistics, `afterglow statistics` reads all events once more; readers keep the old ones until it is done.
     """
+    if statistics:
+        _make_statistics_anew(settings, as_json)
+        return
     logging.getLogger("sinks.retry").setLevel(logging.WARNING)  # it waits for Qdrant, and has to say so
     with _progress() as report:
         derived = asyncio.run(_derive(settings, report))
@@ -51,6 +59,27 @@ async def _derive(settings: Settings, report: Callable[[int, int], None]) -> Der
 
     async with asked(settings) as client:
         return await derive_all(await open_existing(settings, client), client, report)
+
+
+def _make_statistics_anew(settings: Settings, as_json: bool) -> None:
+    from streams.existing import asked
+    from streams.generations import generation_in_force
+    from streams.statistics.renewal import make_anew
+
+    async def ask() -> tuple[str, bool]:
+        async with asked(settings) as client:
+            name = await generation_in_force(settings, client)
+            return name, await make_anew(client, name, replicated=settings.qdrant.replication_factor > 1)
+
+    name, begun = asyncio.run(ask())
+    if not begun:
+        raise click.ClickException(f"generation {name} has no statistics: `afterglow statistics` keeps them")
+    if as_json:
+        print_json({"generation": name, "begun": True})
+    else:
+        click.echo(
+            f"the statistics of generation {name} are being made anew; `afterglow status` shows how far they are"
+        )
 
 
 @contextmanager

@@ -214,8 +214,8 @@ def _waiting_on(progress: Progress | None) -> Callable[[Waiting], None]:
         if waiting.records and not waiting.workers:
             description = f"waiting for a worker of the group {waiting.group}"
         else:
-            description = "recommending" if waiting.due else "folding in"
-        left = waiting.records or waiting.due or 0
+            description = "recommending" if waiting.due else "counting" if waiting.uncounted else "folding in"
+        left = waiting.records or waiting.uncounted or waiting.due or 0
         progress.update(
             task, description=description, total=total or 1, completed=(total or 1) - waiting.records, events=left
         )

@@ -48,11 +48,12 @@ def command(
     """Recommend products to a user, or to many, derived from the stored profile at TIME.
 
     Each comes with its reasons and their shares: "interest" (near what the user likes), "recent" (near what they do
-    now), "bought" (before), "query". TIME moves the clock only: events after it aren't undone.
+    now), "bought" (before), "together" (others bought it with what they bought), "popular", "new", "query". TIME moves
+    the clock only: events after it aren't undone.
 
     With --users-from, FILE has a user id a line, or JSON lines with a user_id. The output is a line a user, in that
-    order; users without a profile get none. With --json: {"user_id", "items": [{"product_id", "title", "score",
-    "because"}]}.
+    order; users without a profile are shown what is popular now. With --json: {"user_id", "items": [{"product_id",
+    "title", "score", "because"}]}.
     """
     if (user is None) == (users_from is None):
         raise click.UsageError("name a USER, or give --users-from FILE")
@@ -147,6 +148,17 @@ def _print(found: RecommendationList, as_json: bool) -> None:
 
 
 def _reason(reason: Reason) -> str:
-    told = {"interest": "likes", "recent": "lately", "bought": "bought", "query": "asked for"}[reason.kind]
+    told = _TOLD[reason.kind]
     texts = f" {reason.texts[0]}" if reason.texts else ""
     return f"{reason.share:.0%} {told}{texts}"
+
+
+_TOLD: Final = {
+    "interest": "likes",
+    "recent": "lately",
+    "bought": "bought",
+    "together": "goes with",
+    "popular": "popular",
+    "new": "new",
+    "query": "asked for",
+}

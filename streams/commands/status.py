@@ -14,7 +14,7 @@ from streams.commands.output import print_json, print_table
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from streams.health import EncoderStatus, KafkaStatus, QdrantStatus, Status
+    from streams.health import EncoderStatus, KafkaStatus, QdrantStatus, StatisticsStatus, Status
 
 
 @click.command("status")
@@ -83,7 +83,16 @@ def _of_qdrant(qdrant: QdrantStatus | None) -> dict[str, str]:
         "waiting": f"{profiles.waiting:,} profiles for {profiles.pending_products:,} unknown products; "
         f"{profiles.due:,} with work due",
         "products": f"{products.count:,}, {products.available:,} available",
+        **({} if qdrant.statistics is None else {"statistics": _of_statistics(qdrant.statistics, products.available)}),
     }
+
+
+def _of_statistics(statistics: StatisticsStatus, available: int) -> str:
+    coverage = statistics.covered / max(available, 1)
+    return (
+        f"{statistics.events:,} events until {shown(statistics.as_of)} UTC, learned from {statistics.users:,} users; "
+        f"lists cover {coverage:.0%} of the available products"
+    )
 
 
 def _told(noise: dict[str, int]) -> str:
@@ -108,7 +117,7 @@ def _of_kafka(kafka: KafkaStatus | None) -> dict[str, str]:
     return {
         "kafka": kafka.address,
         **({"workers": who} if kafka.live else {"replay": f"{who}; workers join when it has left"}),
-        "lag": f"{kafka.lag:,} events",
+        "lag": f"{kafka.lag:,} events" + (f"; statistics {kafka.uncounted:,}" if kafka.uncounted is not None else ""),
         "unread": f"{kafka.dead_letters:,} dead letters"
         + (", see `afterglow dead-letters`" * bool(kafka.dead_letters)),
     }

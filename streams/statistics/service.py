@@ -98,6 +98,8 @@ class StatisticsService:
                     looked_at = time.monotonic()
                     if not self._settings.generation and await served_generation(self._client) not in (None, name):
                         return
+                    if await keeping.overruled():
+                        return
         finally:
             await asyncio.to_thread(reader.close)
 
@@ -191,6 +193,11 @@ class _Keeping:
             return False
         return not stopping
 
+    async def overruled(self) -> bool:
+        """Whether somebody else has put statistics in force, or asked for new ones."""
+        stored = await self._store.head()
+        return stored is not None and (self._head is None or stored.version != self._head.version)
+
     def _take(self, seen: list[tuple[int, Seen]]) -> None:
         for ts, one in seen:
             if isinstance(one, Bought):
@@ -230,6 +237,7 @@ def _described(
     return Head(
         now=now,
         before=before,
+        made_at=time.time_ns() // 1_000_000,
         as_of=fold.now,
         offsets=offsets,
         events=events,
