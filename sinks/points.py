@@ -33,7 +33,6 @@ once it was stored under another text, else absent), `ts` (ms), `topic_id`, `par
 from), `version`.
 """
 
-import binascii
 import math
 import struct
 from collections.abc import Mapping, Sequence
@@ -42,6 +41,7 @@ from functools import lru_cache
 from typing import NewType, TypeAlias
 
 import numpy as np
+import pybase64
 from numpy.typing import NDArray
 from qdrant_client import grpc as qdrant
 
@@ -335,7 +335,7 @@ def _value(value: "JSON | bytes") -> bytes:
     if isinstance(value, WireValue):
         return value
     if isinstance(value, bytes):
-        return delimited(_STRING, binascii.b2a_base64(value, newline=False))
+        return delimited(_STRING, pybase64.b64encode(value))
     if value is None:
         return b"\x08\x00"
     if isinstance(value, dict):
@@ -378,7 +378,7 @@ def _pair(stored: Stored, name: str) -> tuple[float, float] | None:
 
 
 def _base64(stored: Stored, name: str) -> bytes:
-    return binascii.a2b_base64(stored[name].string_value, strict_mode=True) if name in stored else b""
+    return pybase64.b64decode(stored[name].string_value, validate=True) if name in stored else b""
 
 
 def _strings(stored: Stored, name: str) -> tuple[str, ...]:

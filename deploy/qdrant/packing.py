@@ -12,10 +12,10 @@ changes it, or looks at vectors (a query), these are laid open, once and for goo
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+import pybase64
 from qdrant_client import grpc as wire
 
 PACKED: Final = "\0packed"
@@ -41,7 +41,7 @@ class Contents(NamedTuple):
 
     def packed(self) -> str:
         """The string to store."""
-        return (_base64(self.fields) + b"." + _base64(self.vectors)).decode("ascii")
+        return f"{pybase64.b64encode_as_string(self.fields)}.{pybase64.b64encode_as_string(self.vectors)}"
 
     def divided(self, fields: Iterable[str]) -> tuple[wire.RetrievedPoint, Contents]:
         """A point with only those of these fields that are packed; and what stays packed."""
@@ -55,16 +55,12 @@ class Contents(NamedTuple):
 
 def fields_in(text: str) -> bytes:
     """`Contents.fields` of a stored string."""
-    return binascii.a2b_base64(text[: text.index(".")])
+    return pybase64.b64decode(text[: text.index(".")], validate=True)
 
 
 def vectors_in(text: str) -> bytes:
     """`Contents.vectors` of a stored string."""
-    return binascii.a2b_base64(text[text.index(".") + 1 :])
-
-
-def _base64(content: bytes) -> bytes:
-    return binascii.b2a_base64(content, newline=False)
+    return pybase64.b64decode(text[text.index(".") + 1 :], validate=True)
 
 
 def field_of(path: str) -> str:
