@@ -251,16 +251,16 @@ def _tag(field: int) -> bytes:
 def _varint(n: int) -> bytes:
     if n < len(_SHORT_VARINTS):
         return _SHORT_VARINTS[n]
-    groups = bytearray()
-    while n > 127:
-        groups.append(n & 127 | 128)
-        n >>= 7
-    groups.append(n)
-    return bytes(groups)
+    groups = b""
+    while n >= len(_SHORT_VARINTS):  # two groups of seven bits at once
+        groups += _CONTINUED[n & 16383]
+        n >>= 14
+    return groups + _SHORT_VARINTS[n]
 
 
 _SHORT_VARINTS = [bytes((n,)) for n in range(128)]
 _SHORT_VARINTS += [bytes((n & 127 | 128, n >> 7)) for n in range(128, 16384)]
+_CONTINUED = [bytes((n & 127 | 128, n >> 7 | 128)) for n in range(16384)]
 
 POINTS_FIELD = _tag(3)
 """`UpsertPoints.points`."""
@@ -278,25 +278,47 @@ _DOUBLE = struct.Struct("<cd")
 
 def _point(id_: str, version: int, vectors: Sequence[bytes], payload: Payload) -> WirePoint:
     parts = [delimited(_POINT_ID, delimited(_ID_UUID, id_.encode()))]
-    parts += [delimited(_POINT_PAYLOAD, _entry(name, _value(value))) for name, value in payload.items()]
-    parts.append(delimited(_POINT_PAYLOAD, _entry("version", _value(version))))
+    for name, value in payload.items():
+        _add_field(parts, name, _value(value))
+    _add_field(parts, "version", _value(version))
     # Named vectors are sent even when there are none: a point without the field is refused.
-    parts.append(delimited(_POINT_VECTORS, delimited(_NAMED_VECTORS, b"".join(vectors))))
+    size = sum(map(len, vectors))
+    named = _NAMED_VECTORS + _varint(size)
+    parts += (_POINT_VECTORS, _varint(len(named) + size), named, *vectors)
     return WirePoint(b"".join(parts))
+
+
+def _add_field(parts: list[bytes], name: str, value: bytes) -> None:
+    """Adds an entry of a point's payload, in pieces: a state is not copied more than once."""
+    start, size = _entry_start(name), _varint(len(value))
+    parts += (_POINT_PAYLOAD, _varint(len(start) + len(size) + len(value)), start, size, value)
 
 
 def _dense(name: str, vector: Vector, id_: str) -> bytes:
     if vector.ndim != 1 or not vector.size:
         raise ValueError(f"point {id_}: vector {name!r} has shape {vector.shape}; it needs to be [d]")
-    packed = delimited(_PACKED, _finite(name, vector, id_).tobytes())
-    return delimited(_ELEMENT, _entry(name, delimited(_VECTOR_DENSE, packed)))
+    return _dense_start(name, 4 * vector.size) + _finite(name, vector, id_).tobytes()
+
+
+@lru_cache(maxsize=64)
+def _dense_start(name: str, size: int) -> bytes:
+    """What comes before the numbers of a vector, which are so many bytes."""
+    return delimited(_ELEMENT, _entry(name, delimited(_VECTOR_DENSE, delimited(_PACKED, bytes(size)))))[:-size]
 
 
 def _multi(name: str, vectors: NDArray[np.float32], id_: str) -> bytes:
     if vectors.ndim != 2 or not vectors.size:
         raise ValueError(f"point {id_}: vectors {name!r} have shape {vectors.shape}; they need to be [k, d]")
-    rows = [delimited(_ELEMENT, delimited(_PACKED, row.tobytes())) for row in _finite(name, vectors, id_)]
-    return delimited(_ELEMENT, _entry(name, delimited(_VECTOR_MULTI_DENSE, b"".join(rows))))
+    start, row_start = _multi_starts(name, *vectors.shape)
+    return start + b"".join([row_start + row.tobytes() for row in _finite(name, vectors, id_)])
+
+
+@lru_cache(maxsize=64)
+def _multi_starts(name: str, rows: int, dimension: int) -> tuple[bytes, bytes]:
+    """What comes before the first of so many vectors, and before the numbers of each."""
+    row = delimited(_ELEMENT, delimited(_PACKED, bytes(4 * dimension)))
+    whole = delimited(_ELEMENT, _entry(name, delimited(_VECTOR_MULTI_DENSE, row * rows)))
+    return whole[: -rows * len(row)], row[: -4 * dimension]
 
 
 def _finite(name: str, vectors: NDArray[np.float32], id_: str) -> NDArray[np.float32]:
