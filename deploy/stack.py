@@ -116,7 +116,7 @@ class Stack:
         return self._stop_asked > 0
 
     def pids(self) -> dict[str, int]:
-        """The process ids of what runs now: `kafka`, `qdrant`, `encoder`, `worker-1`, …"""
+        """The process ids of what runs now: `kafka`, `qdrant`, `encoder`, `worker-1`, …, `statistics`."""
         return {} if self._supervisor is None else self._supervisor.pids()
 
     def _prepare(self) -> Endpoints:

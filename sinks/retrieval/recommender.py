@@ -315,9 +315,8 @@ class AsyncRecommender:
             user_id: RecommendationList(user_id, items, taste.at, taste.known, note_of(state, taste, moment))
             for user_id, items, state, taste in zip(known, lists, states, tastes, strict=False)
         }
-        return [
-            found.get(user_id) or RecommendationList(user_id, lists[-1], moment, 0.0, _NOBODY) for user_id in user_ids
-        ]
+        note = "there is no profile of this user" + ("; this is what is popular" if lists and lists[-1] else "")
+        return [found.get(user_id) or RecommendationList(user_id, lists[-1], moment, 0.0, note) for user_id in user_ids]
 
     async def _tastes(self, serving: Serving, states: Sequence[ProfileState], moment: int) -> list[Taste]:
         products = await serving.catalogue.get(_product_ids(states))
@@ -382,7 +381,6 @@ class AsyncRecommender:
             ) from failure
 
 
-_NOBODY: Final = "there is no profile of this user; this is what is popular"
 _STATE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["version", "state"]))
 _EVERYTHING = qdrant.WithPayloadSelector(enable=True)
 _TASTE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["known", "interests"]))

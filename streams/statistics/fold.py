@@ -14,9 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sinks import scoring
 from sinks.ledgers import ORDER_DECAY
-from sinks.scoring import DAY_MS, Habit, Product, bought_features, likeness_of, new_features, together_of
+from sinks.scoring import DAY_MS, Habit, Product, Weights, bought_features, likeness_of, new_features, together_of
 from sinks.statistics import (
     HALF_LIFE_MS,
     Neighbourhood,
@@ -144,7 +143,7 @@ class StatisticsFold:
             shown=shown_in_a_thousand(columns.shown[:products], columns.lists),
             together=_widened(self._together, products),
             alike=_widened(self._alike, products),
-            weights=scoring.Weights(*(part.copy() for part in self.learner.weights)),
+            weights=Weights(*(part.copy() for part in self.learner.weights)),
         )
 
     def _advance(self, ts: int) -> None:

@@ -42,6 +42,7 @@ def programs(workers: Path, topics: list[Endpoints]) -> Programs:
     return Programs(
         encoder=[sys.executable, "-c", textwrap.dedent(ENCODER)],
         worker=[sys.executable, "-c", textwrap.dedent(WORKER)],
+        statistics=[sys.executable, "-c", "import time; time.sleep(1000)"],
         environment=environment,
         make_topics=topics.append,
         workers_ready=lambda endpoints, count: len(list(workers.iterdir())) == count,
@@ -67,7 +68,7 @@ def test_only_what_has_no_address_is_started(tmp_path: Path, listener: str) -> N
         report=reports.append,
     )
     with stack:
-        assert set(stack.pids()) == {"encoder", "worker-1", "worker-2"}
+        assert set(stack.pids()) == {"encoder", "worker-1", "worker-2", "statistics"}
         assert stack.endpoints == Endpoints(listener, listener, f"unix://{tmp_path}/encoder.sock")
         assert topics == [stack.endpoints]
         assert [file.read_text() for file in (tmp_path / "told").iterdir()] == [listener, listener]
@@ -128,12 +129,14 @@ def test_a_second_start_finds_the_same_kafka_with_its_topics(tmp_path: Path, lis
 
     def start() -> Stack:
         told = programs(tmp_path / "told", [])
-        made = Programs(told.encoder, told.worker, told.environment, make_topics, lambda endpoints, count: True)
+        made = Programs(
+            told.encoder, told.worker, told.statistics, told.environment, make_topics, lambda endpoints, count: True
+        )
         return Stack(tmp_path, made, qdrant=listener, report=print)
 
     with start() as first:
         address = first.endpoints.kafka
-        assert set(first.pids()) == {"kafka", "encoder", "worker-1"}
+        assert set(first.pids()) == {"kafka", "encoder", "worker-1", "statistics"}
     assert not accepts_connections(address)
     with start() as second:
         assert second.endpoints.kafka == address
