@@ -41,6 +41,8 @@ from streams.events import InvalidEvent, Purchase, Search, check_key, decode_pur
 from streams.profiles import Contribution, FoldEvent, Rules, fold, settle_state, stable_hash
 from streams.records import Record, dead_letter
 
+_LEAST_CHUNK_USERS: Final = 16  # a call costs as much as ten profiles in it
+
 UNDERIVED: Final = 0
 """`due` of a profile of which nothing is derived: it has a state, and nothing for readers."""
 
@@ -150,6 +152,7 @@ class Updater:
         self._ranking = ranking
         self._refresh = refresh
         self._chunk_users = chunk_users
+        self._writes_in_flight = writes_in_flight
         self._in_flight = asyncio.Semaphore(writes_in_flight)
         self._clock = clock
         self.mean: Vector = np.zeros(0, np.float32)
@@ -232,9 +235,9 @@ class Updater:
 
     async def _in_chunks(self, users: Mapping[str, list[_Understood]], refresh: _Refresh) -> None:
         waiting = list(users.items())
-        chunks = [
-            dict(waiting[start : start + self._chunk_users]) for start in range(0, len(waiting), self._chunk_users)
-        ]
+        # A small batch is cut as well: while Qdrant writes one part of it, the next is folded.
+        size = min(self._chunk_users, max(_LEAST_CHUNK_USERS, -(-len(waiting) // self._writes_in_flight)))
+        chunks = [dict(waiting[start : start + size]) for start in range(0, len(waiting), size)]
         async with asyncio.TaskGroup() as tasks:
             for chunk in chunks:
                 tasks.create_task(self._until_written(chunk, refresh))
