@@ -33,7 +33,9 @@ class Products(Protocol):
 
     async def get(self, product_ids: Iterable[str]) -> dict[str, Product]: ...
 
-    async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]: ...
+    async def near(
+        self, queries: Vector, limit: int, *, kind: str | None = None, with_vectors: bool = False
+    ) -> list[list[Nearby]]: ...
 
 
 class Recommendation(NamedTuple):
@@ -55,6 +57,19 @@ class Recommendation(NamedTuple):
                 for reason in self.because
             ],
         }
+
+
+def stored_recommendation(payload: Mapping[str, JSON]) -> Recommendation:
+    """What `Recommendation.payload` was stored of."""
+    reasons = payload["because"]
+    because = [
+        Reason(str(one["kind"]), float(str(one["share"])), tuple(map(str, texts)))
+        for one in (reasons if isinstance(reasons, list | tuple) else ())
+        if isinstance(one, dict) and isinstance(texts := one["texts"], list | tuple)
+    ]
+    return Recommendation(
+        str(payload["product_id"]), str(payload["title"]), float(str(payload["score"])), tuple(because)
+    )
 
 
 async def recommend(
@@ -112,10 +127,12 @@ class _Asking:
             asked += [interest.vector for interest in taste.interests]
             if taste.short is not None:
                 asked.append(taste.short)
-        if self.query is not None:
-            asked.append(self.query)
-        hits, shown = await self._near(asked, depth)
-        found = _shared_out(tastes, hits, hits[-1] if self.query is not None else None, shown.announced)
+        if self.query is None:
+            hits, shown = await self._near(asked, depth)
+            found = _shared_out(tastes, hits, None, shown.announced)
+        else:
+            hits, shown = await self._near_query(self.query, asked, depth)
+            found = _shared_out(tastes, hits, hits[-1], shown.announced)
         rankings = [
             Ranking(state, taste, near, self.rules, self.statistics)
             for state, taste, near in zip(states, tastes, found, strict=True)
@@ -145,6 +162,22 @@ class _Asking:
             ]
             for ranking in rankings
         ]
+
+    async def _near_query(self, query: Vector, asked: Sequence[Vector], depth: int) -> tuple[list[list[Hit]], _Shown]:
+        """What is near the query, last; and before it how near the same products are to each vector: one search."""
+        directions = np.stack([*asked, query])
+        directions = centred(directions / np.linalg.norm(directions, axis=1, keepdims=True), self.mean)
+        (nearby,) = await self.catalogue.near(directions[-1:], depth, kind=self.kind, with_vectors=True)
+        products = [one for one in nearby if one.vector is not None]
+        vectors = np.stack([one.vector for one in products if one.vector is not None]) if products else directions[:0]
+        ids = [one.product_id for one in products]
+        hits = [
+            list(zip(ids, ((row - offset) * scale).tolist(), strict=True))
+            for row, (offset, scale) in zip(directions @ vectors.T, centring(directions, self.mean), strict=True)
+        ]
+        return hits, _Shown(
+            {one.product_id: one.title for one in products}, {one.product_id: one.announced for one in products}, None
+        )
 
     async def _near(self, asked: Sequence[Vector], depth: int) -> tuple[list[list[Hit]], _Shown]:
         """What is near each vector, by centred cosine, and what is known of all of that."""

@@ -18,6 +18,7 @@ from qdrant_client import AsyncQdrantClient
 
 from encoders.client import EncoderClient
 from sinks.catalogue import Catalogue
+from sinks.changes import CatalogueChanges
 from sinks.collections import (
     Generation,
     Mean,
@@ -117,8 +118,13 @@ class Keeper:
             writes_in_flight=settings.worker.writes_in_flight,
             clock=_now_ms,
         )
+        changes = CatalogueChanges(client, name, replicated=self._replicated, retry=retry)
         self._catalogue_updater = CatalogueUpdater(
-            products=self._products, profiles=self.profiles, encoder=encoder, settle=self._updater.settle
+            products=self._products,
+            profiles=self.profiles,
+            encoder=encoder,
+            settle=self._updater.settle,
+            changing=lambda: changes.note(_now_ms()),
         )
         self.figures = self._updater.figures
 

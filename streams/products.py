@@ -53,12 +53,16 @@ class CatalogueUpdater:
         profiles: ProfileStore,
         encoder: EncoderClient,
         settle: Callable[[Sequence[str]], Awaitable[None]],
+        changing: Callable[[], Awaitable[None]],
     ) -> None:
-        """`settle` folds in what the profiles of these point ids wait for: `Updater.settle`."""
+        """`settle` folds in what the profiles of these point ids wait for: `Updater.settle`. `changing` tells readers
+        that what may be recommended is changing.
+        """
         self._products = products
         self._profiles = profiles
         self._encoder = encoder
         self._settle = settle
+        self._changing = changing
 
     async def prepare(self, records: Sequence[Record]) -> ProductBatch:
         """Understands the records; of several events of one product only the newest counts."""
@@ -85,7 +89,12 @@ class CatalogueUpdater:
             stored = await self._products.load(list(waiting))
             news = [product for id_, product in waiting.items() if id_ not in stored or _is_newer(product, stored[id_])]
             ready = await self._with_vectors(news, stored)
+            changes = any(_is_change(product, stored.get(product.product_id)) for product in ready)
+            if changes:
+                await self._changing()
             outcome = await self._products.write(ready)
+            if changes:
+                await self._changing()
             waiting = {
                 product.product_id: waiting[product.product_id]
                 for product, mine in zip(ready, outcome, strict=True)
@@ -151,6 +160,16 @@ def stored_product(event: Product, source: tuple[str, int, int] = UNSOURCED) -> 
         available=event.available,
         ts=event.ts,
         source=source,
+    )
+
+
+def _is_change(product: StoredProduct, stored: StoredProduct | None) -> bool:
+    """Whether a list might be another one with it: a price alone makes none."""
+    return stored is None or (product.text, product.kind, product.available, product.deleted) != (
+        stored.text,
+        stored.kind,
+        stored.available,
+        stored.deleted,
     )
 
 

@@ -20,7 +20,7 @@ from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, Ledger, ProfileState, decode_state, is_query, total_log_weight
 from sinks.points import StoredProfile, dense_vector, number_of, read_profile
 from sinks.ranking import RankingRules, texts_of
-from sinks.recommendation import recommend
+from sinks.recommendation import Recommendation, recommend, stored_recommendation
 from sinks.retrieval.answers import (
     FoundProduct,
     InterestView,
@@ -131,6 +131,10 @@ class AsyncRecommender:
     ) -> RecommendationList:
         """What to show this user at the time `at` (ms; None: now), derived from the stored state.
 
+        Without restrictions, the list that is stored with the profile is as good as a new one while nothing has
+        changed: it was made within the last ten minutes, no work on it is put off, and no product came, went or was
+        renamed since. It is one look-up.
+
         Args:
             limit: most items, at least 1.
             kind: only product, content or ad; None: any.
@@ -142,6 +146,10 @@ class AsyncRecommender:
         Somebody of whom nothing is known is shown what is popular now, with a note. Raises UnknownUser where there is
         no profile, and nothing is popular yet.
         """
+        if kind is None and not new_only and query is None and at is None:
+            stored = await self._answer(lambda serving: self._stored_list(serving, user_id, limit))
+            if stored is not None:
+                return stored
         (found,) = await self._recommend([user_id], limit, kind, new_only, query, at)
         if found.known == 0.0 and not found.items:
             raise self._unknown(user_id)
@@ -252,6 +260,19 @@ class AsyncRecommender:
             SimilarUser(point.id.uuid, similarity, _known(point), interests_of(point))
             for point, similarity in zip(response.result, scores, strict=True)
         ]
+
+    async def _stored_list(self, serving: Serving, user_id: str, limit: int) -> RecommendationList | None:
+        """The list stored with the profile, where it is as good as a new one."""
+        stored, changed_at = await asyncio.gather(self._read(serving, [user_id], _LIST), serving.changes.latest())
+        profile = stored.get(user_id)
+        if profile is None or profile.made_at is None or profile.due is not None or changed_at is None:
+            return None
+        if profile.made_at < max(_now_ms() - _AS_GOOD_AS_NEW_MS, changed_at + UNNOTICED_MS):
+            return None
+        items = [stored_recommendation(item) for item in profile.candidates[:limit]]
+        if len(items) < limit or (self._exclude_bought and _holds_bought(items)):
+            return None
+        return RecommendationList(user_id, items, profile.made_at, profile.known)
 
     async def _recommend(
         self,
@@ -381,6 +402,13 @@ class AsyncRecommender:
             ) from failure
 
 
+_AS_GOOD_AS_NEW_MS: Final = 600_000
+UNNOTICED_MS: Final = 90_000
+"""So long a worker may not know of a change: what it keeps in memory of the catalogue is up to a minute old."""
+
+_LIST = qdrant.WithPayloadSelector(
+    include=qdrant.PayloadIncludeSelector(fields=["version", "candidates", "made_at", "due", "known"])
+)
 _STATE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["version", "state"]))
 _EVERYTHING = qdrant.WithPayloadSelector(enable=True)
 _TASTE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=["known", "interests"]))
@@ -389,6 +417,10 @@ _NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
 
 def _product_ids(states: Iterable[ProfileState]) -> set[str]:
     return {key[1:] for state in states for ledger in state for key in ledger.keys if not is_query(key)}
+
+
+def _holds_bought(items: Iterable[Recommendation]) -> bool:
+    return any(reason.kind == "bought" for item in items for reason in item.because)
 
 
 def _centred(scores: Sequence[float], asked: Vector, mean: Vector) -> list[float]:

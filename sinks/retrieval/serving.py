@@ -12,6 +12,7 @@ import numpy as np
 from qdrant_client import AsyncQdrantClient
 
 from sinks.catalogue import Catalogue
+from sinks.changes import CatalogueChanges
 from sinks.collections import Generation, products_collection, read_generation, read_mean
 from sinks.derivation import DerivationRules, Vector
 from sinks.generations import served_generation
@@ -33,6 +34,7 @@ class Serving(NamedTuple):
     catalogue: Catalogue
     snapshots: RecentSnapshot
     statistics: RecentStatistics
+    changes: CatalogueChanges
     mean: Vector
     as_of: float
 
@@ -123,6 +125,7 @@ class Served:
             Catalogue(self._client, collection, self._ids, cached=self._cached_products, retry=self._retry),
             RecentSnapshot(self._client, collection, retry=self._retry),
             RecentStatistics(StatisticsStore(self._client, name, retry=self._retry)),
+            CatalogueChanges(self._client, name, retry=self._retry),
             vector,
             time.monotonic(),
         )

@@ -35,16 +35,19 @@ class MemoryCatalogue:
         """Those of the products that exist, by product id."""
         return {product_id: self._products[product_id] for product_id in product_ids if product_id in self._products}
 
-    async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]:
+    async def near(
+        self, queries: Vector, limit: int, *, kind: str | None = None, with_vectors: bool = False
+    ) -> list[list[Nearby]]:
         """For each query ([n, d]), the available products nearest by cosine, best first, at most `limit`."""
         return [
             [
-                self._nearby(self._products[product_id], score)
+                _nearby(self._products[product_id], score, with_vectors)
                 for product_id, score in zip(row.product_ids, row.scores.tolist(), strict=True)
             ]
             for row in self.snapshot.near(queries, limit, kind=kind)
         ]
 
-    @staticmethod
-    def _nearby(product: Product, score: float) -> Nearby:
-        return Nearby(product.product_id, product.title, product.kind, score, product.ts or 0, None)
+
+def _nearby(product: Product, score: float, with_vectors: bool) -> Nearby:
+    vector = product.vector if with_vectors else None
+    return Nearby(product.product_id, product.title, product.kind, score, product.ts or 0, vector)

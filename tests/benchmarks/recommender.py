@@ -1,12 +1,14 @@
 """`Recommender` beside Qdrant's own client asked for the same: a profile by its id, products near a vector.
 
-A list is derived when it is asked for, from the stored state: by id it takes searches that a look-up of a point does
-not. What those searches take by Qdrant's client is told as well; the rest is ours. Calls block, one after the other.
+While nothing has changed since it was made, a list by id is the stored one: one look-up. Else it is derived anew from
+the stored state, which takes searches that a look-up does not; what those take by Qdrant's client is told as well, the
+rest is ours. Calls block, one after the other.
 Vectors of queries are known beforehand: whoever searches has to encode, with Afterglow or without.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -15,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from benchmarks import shoppers
-from benchmarks.generation import SECRET, KeptGeneration, OwnQdrant, own_qdrant
+from benchmarks.generation import SECRET, KeptGeneration, OwnQdrant, now_ms, own_qdrant
 from benchmarks.real_data import products, text_of, unique_texts
 from benchmarks.rows import Bound, Options, Row, side_by_side
 from benchmarks.vectors import KnownTexts, Vectors, real
@@ -24,6 +26,7 @@ from qdrant_client import QdrantClient, models
 from encoders.client import TextKind
 from sinks.collections import Model, products_collection
 from sinks.retrieval import Recommender
+from sinks.retrieval.recommender import UNNOTICED_MS
 
 SHOP: Final = "electronics-catalogue"
 QUERIES: Final = "shop-searches/searches"
@@ -36,6 +39,7 @@ BY_ID_MS: Final = Bound(10, 20, "lower")
 BY_QUERY_MS: Final = Bound(30, 60, "lower")
 
 STATE: Final = ["version", "state"]
+LIST: Final = ["candidates", "made_at", "due", "known"]
 SHOWN: Final = ["product_id", "title", "kind"]
 AVAILABLE: Final = models.Filter(must=[models.FieldCondition(key="available", match=models.MatchValue(value=True))])
 
@@ -49,7 +53,7 @@ class Question(NamedTuple):
     name: str
     ours: Call
     others: Mapping[str, Call]
-    p99_ms: Bound
+    p99_ms: Bound | None  # None: neither this nor the ratio is bounded
 
 
 def measure(options: Options) -> Iterator[Row]:
@@ -73,11 +77,14 @@ def _questions(recommender: Recommender, asked: _Asked) -> Iterator[Question]:
     yield Question(
         "list by id",
         lambda number: recommender.recommend(f"u{number}", limit=LIMIT),
-        {
-            "retrieve": partial(asked.retrieve, fields=STATE),
-            "retrieve and the same searches": asked.retrieve_and_search,
-        },
+        {"retrieve": partial(asked.retrieve, fields=LIST)},
         BY_ID_MS,
+    )
+    yield Question(
+        "list by id, derived anew",
+        lambda number: recommender.recommend(f"u{number}", limit=LIMIT, at=now_ms()),
+        {"retrieve and the same searches": asked.retrieve_and_search},
+        None,
     )
     yield Question(
         "profile by id",
@@ -94,7 +101,7 @@ def _questions(recommender: Recommender, asked: _Asked) -> Iterator[Question]:
     yield Question(
         "list by query",
         lambda number: recommender.recommend(f"u{number}", limit=LIMIT, query=asked.query(number)),
-        {"query_points": asked.search, "retrieve and the same searches": asked.retrieve_and_search_query},
+        {"query_points": asked.search, "retrieve and query_points": asked.retrieve_and_search_query},
         BY_QUERY_MS,
     )
 
@@ -135,8 +142,7 @@ class _Asked:
 
     def retrieve_and_search_query(self, number: int) -> object:
         self.retrieve(number, fields=STATE)
-        searches = [*self._searches[number], _search(self._vector(number))]
-        return self._client.query_batch_points(self._products, searches)
+        return self.search(number)
 
     def _vector(self, number: int) -> list[float]:
         vector: list[float] = self._vectors[number % len(self._vectors)]
@@ -165,6 +171,8 @@ async def _shop(own: OwnQdrant, options: Options) -> tuple[KeptGeneration, int]:
     await shop.stock(sold)
     ids = [product["product_id"] for product in sold]
     await shop.fold_history(shoppers.purchases(ids, known.vectors, options.scaled(SHOPPERS)))
+    # A list made while workers may not know of a change to the catalogue is not read as it is.
+    await asyncio.sleep(UNNOTICED_MS / 1000)
     await shop.sweep()
     return shop, len(sold)
 
@@ -197,7 +205,7 @@ def _rows(question: Question, calls: int, rounds: int, note: str) -> Iterator[Ro
             against=f"{side}: {median(their_medians):.2f}",
             ratio=ratio,
             spread=spread,
-            bound=AT_MOST if at == 0 else None,
+            bound=AT_MOST if at == 0 and question.p99_ms is not None else None,
             note=note,
         )
     ninety_ninth = [float(np.percentile(times, 99)) for times in ours]

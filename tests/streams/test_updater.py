@@ -16,6 +16,7 @@ import pytest
 from encoders.client import TextKind
 from encoders.testing import WordHashEncoder
 from sinks.catalogue import Catalogue
+from sinks.changes import CatalogueChanges
 from sinks.collections import Generation, Model, open_generation
 from sinks.connection import connect
 from sinks.derivation import DerivationRules
@@ -93,8 +94,13 @@ class Shop:
             clock=lambda: NOW,
         )
         updater.mean = np.zeros(DIMENSION, np.float32)
+        changes = CatalogueChanges(self.client, self.name)
         catalogue_updater = CatalogueUpdater(
-            products=products, profiles=profiles, encoder=self.encoder, settle=updater.settle
+            products=products,
+            profiles=profiles,
+            encoder=self.encoder,
+            settle=updater.settle,
+            changing=lambda: changes.note(NOW),
         )
         return Worker(profiles, updater, catalogue_updater)
 
