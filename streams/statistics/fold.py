@@ -183,9 +183,9 @@ class StatisticsFold:
     def _fold(self, shopper: Shopper, rows: Rows, ts: int) -> None:
         columns, bought = self.columns, shopper.bought
         self.lines += len(rows)
-        known = np.isin(bought["row"], rows)
+        known = self._among(bought["row"], rows)
         again = bought["row"][known].astype(np.int64)
-        new = rows[~np.isin(rows, again)]
+        new = rows[~self._among(rows, again)]
         shopper.orders += 1
         shopper.repeats += len(again)
         shopper.later_lines += len(again) + (len(new) if shopper.orders > 1 else 0)
@@ -205,8 +205,8 @@ class StatisticsFold:
             lines["row"], lines["times"], lines["recency"] = new, 1, 1.0
             lines["first"] = lines["last"] = shopper.orders
             lines["last_ts"] = ts
-            bought = np.concatenate([bought, lines])
             self.pairs.add(new, bought["row"].astype(np.int64), ts)
+            bought = np.concatenate([bought, lines])
             if len(bought) > _HISTORY:
                 bought = bought[np.argsort(bought["last"], kind="stable")[-_HISTORY:]]
         shopper.bought = bought
@@ -220,8 +220,11 @@ class StatisticsFold:
             return
         together, alike = self._together.around(seen), self._alike.around(seen)
         others = self._chance.integers(0, products, _RANDOM)
-        pool = np.unique(np.concatenate([np.flatnonzero((together > 0.0) | (alike > 0.0)), self._popular, others]))
-        pool = pool[~np.isin(pool, seen)]
+        near = (together > 0.0) | (alike > 0.0)
+        near[self._popular] = True
+        near[others] = True
+        near[seen] = False
+        pool = np.flatnonzero(near)
         features = new_features(
             together_of(together[pool], len(history)),
             likeness_of(alike[pool], len(history)),
@@ -235,11 +238,18 @@ class StatisticsFold:
         )
         scores = features @ self.learner.weights.new
         again = bought @ self.learner.weights.bought
-        self._count_shown(np.concatenate([pool, seen]), np.concatenate([scores, again]), ts)
-        sample = np.isin(pool, others)
-        sample[_highest(scores, _BEST)] = True
-        self.learner.learn_new(features[sample], np.isin(pool[sample], ordered))
-        self.learner.learn_bought(bought, np.isin(seen, ordered))
+        best = _highest(scores, _BEST)
+        self._count_shown(np.concatenate([pool[best], seen]), np.concatenate([scores[best], again]), ts)
+        sample = self._among(pool, others)
+        sample[best] = True
+        self.learner.learn_new(features[sample], self._among(pool[sample], ordered))
+        self.learner.learn_bought(bought, self._among(seen, ordered))
+
+    def _among(self, rows: Rows, those: Rows) -> NDArray[np.bool_]:
+        """Which of `rows` are among those; np.isin would sort."""
+        marked = np.zeros(len(self.product_ids), np.bool_)
+        marked[those] = True
+        return marked[rows]
 
     def _count_shown(self, rows: Rows, scores: NDArray[np.float64], ts: int) -> None:
         self.columns.add("shown", rows[_highest(scores, _LIST)], ts)

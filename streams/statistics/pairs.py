@@ -35,14 +35,13 @@ class Pairs:
         self._gathered: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
         self._waiting = 0
 
-    def add(self, bought: NDArray[np.int64], history: NDArray[np.int64], at: float) -> None:
-        """Somebody whose history is now `history` (rows, `bought` included) bought `bought` for the first time."""
+    def add(self, bought: NDArray[np.int64], before: NDArray[np.int64], at: float) -> None:
+        """Somebody whose history was `before` (rows) bought `bought` for the first time: none of them is in it."""
+        history = np.concatenate([before, bought])
         weight = 2.0 ** ((at - self._as_of) / _HALF_LIFE_MS) / len(history)
-        rows = np.repeat(bought, len(history))
-        columns = np.tile(history, len(bought))
         # What was bought before gains as well; of two that are new, each gains in its own turn.
-        before = ~np.isin(columns, bought)
-        rows, columns = np.concatenate([rows, columns[before]]), np.concatenate([columns, rows[before]])
+        rows = np.concatenate([np.repeat(bought, len(history)), np.tile(before, len(bought))])
+        columns = np.concatenate([np.tile(history, len(bought)), np.repeat(bought, len(before))])
         self._gathered.append((rows, columns, np.full(len(rows), weight)))
         self._waiting += len(rows)
         if self._waiting > _GATHERED:
@@ -57,20 +56,22 @@ class Pairs:
         """The similarities as of `at`, of so many products. Forgets the weakest pairs, and decays the others."""
         self._add_up(products)
         self._decay(at)
-        pairs = self._weights.tocoo()
-        own = np.sqrt(self._weights.diagonal())
-        similarity = pairs.data / (own[pairs.row] * own[pairs.col] + 1.0)
-        apart = pairs.row != pairs.col
-        rows, columns, similarity = pairs.row[apart], pairs.col[apart], similarity[apart]
+        weights = self._weights
+        rows = np.repeat(np.arange(products, dtype=np.int32), np.diff(weights.indptr))
+        columns = weights.indices
+        own = np.sqrt(weights.diagonal())
+        kept = rows == columns
+        apart = np.flatnonzero(~kept)
+        rows, columns = rows[apart], columns[apart]
+        similarity = weights.data[apart] / (own[rows] * own[columns] + 1.0)
         order = np.argsort(rows - similarity, kind="stable")  # similarities are below 1
-        rows, columns, similarity = rows[order], columns[order], similarity[order]
         place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(products))[rows]
         found = no_neighbours(products)
-        near = place < NEIGHBOURS
-        found.rows[rows[near], place[near]] = columns[near]
-        found.similarity[rows[near], place[near]] = similarity[near]
-        kept = place < _KEPT
-        self._keep(rows[kept], columns[kept], pairs.data[apart][order][kept])
+        near, at_place = order[place < NEIGHBOURS], place[place < NEIGHBOURS]
+        found.rows[rows[near], at_place] = columns[near]
+        found.similarity[rows[near], at_place] = similarity[near]
+        kept[apart[order[place < _KEPT]]] = True
+        self._keep(kept)
         return found
 
     def reordered(self, rows: NDArray[np.int64]) -> None:
@@ -96,10 +97,9 @@ class Pairs:
         self._weights *= 2.0 ** ((self._as_of - at) / _HALF_LIFE_MS)
         self._as_of = at
 
-    def _keep(self, rows: NDArray[np.int32], columns: NDArray[np.int32], weights: NDArray[np.float64]) -> None:
-        own = self._weights.diagonal()
-        each = np.arange(len(own))
-        self._weights = sparse.coo_matrix(
-            (np.concatenate([weights, own]), (np.concatenate([rows, each]), np.concatenate([columns, each]))),
-            shape=self._weights.shape,
-        ).tocsr()
+    def _keep(self, which: NDArray[np.bool_]) -> None:
+        weights = self._weights
+        before = np.concatenate([[0], np.cumsum(which)])
+        self._weights = sparse.csr_matrix(
+            (weights.data[which], weights.indices[which], before[weights.indptr]), shape=weights.shape
+        )
