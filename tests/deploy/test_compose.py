@@ -16,7 +16,7 @@ OURS = sorted(name for name, service in SERVICES.items() if service["image"] == 
 
 
 def test_workers_are_two_and_share_the_encoder_s_socket() -> None:
-    assert OURS == ["encoder", "secret", "worker"]
+    assert OURS == ["encoder", "secret", "statistics", "worker"]
     assert SERVICES["worker"]["deploy"]["replicas"] == 2
     assert "socket:/run/afterglow" in SERVICES["worker"]["volumes"]
     assert "socket:/run/afterglow" in SERVICES["encoder"]["volumes"]
@@ -31,7 +31,7 @@ def test_its_environment_is_of_settings_that_exist(name: str, tmp_path: Path) ->
     assert settings.qdrant.address == "qdrant:6334"
 
 
-@pytest.mark.parametrize("name", ["encoder", "worker"])
+@pytest.mark.parametrize("name", ["encoder", "worker", "statistics"])
 def test_it_runs_a_command_that_exists(name: str) -> None:
     command = SERVICES[name]["command"][0]
     assert command in COMMANDS
@@ -39,6 +39,13 @@ def test_it_runs_a_command_that_exists(name: str) -> None:
 
 def test_the_encoder_follows_the_generation_that_readers_see() -> None:
     assert SERVICES["encoder"]["command"] == ["encoder", "--follow"]
+
+
+def test_statistics_are_kept_by_one_that_has_the_secret_and_needs_no_encoder() -> None:
+    statistics = SERVICES["statistics"]
+    assert "deploy" not in statistics
+    assert statistics["volumes"] == ["state:/var/lib/afterglow"]
+    assert set(statistics["depends_on"]) == {"kafka", "qdrant", "secret"}
 
 
 def test_what_is_waited_for_exists_and_can_be_healthy() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml  # type: ignore[import-untyped]
 
 from streams.commands import COMMANDS
@@ -10,8 +11,9 @@ from streams.metrics import LOOP_SECONDS
 from streams.settings import load
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes" / "afterglow.yaml"
-CONFIG, DEPLOYMENT = list(yaml.safe_load_all(MANIFEST.read_text()))
-POD: dict[str, Any] = DEPLOYMENT["spec"]["template"]["spec"]
+CONFIG, WORKERS, STATISTICS = list(yaml.safe_load_all(MANIFEST.read_text()))
+POD: dict[str, Any] = WORKERS["spec"]["template"]["spec"]
+STATISTICS_POD: dict[str, Any] = STATISTICS["spec"]["template"]["spec"]
 
 
 def test_its_environment_is_of_settings_that_exist() -> None:
@@ -19,7 +21,7 @@ def test_its_environment_is_of_settings_that_exist() -> None:
     assert settings.qdrant.address == "qdrant:6334"
     mounts = {mount["name"]: mount["mountPath"] for mount in POD["containers"][1]["volumeMounts"]}
     assert settings.secret_file == Path(mounts["secret"]) / "secret"
-    for container in POD["containers"]:
+    for container in (*POD["containers"], *STATISTICS_POD["containers"]):
         assert container["envFrom"] == [{"configMapRef": {"name": CONFIG["metadata"]["name"]}}]
 
 
@@ -43,7 +45,24 @@ def test_a_worker_is_asked_for_its_health_where_it_tells_of_it() -> None:
     assert worker["livenessProbe"]["timeoutSeconds"] > LOOP_SECONDS
 
 
-def test_the_secret_is_readable_by_the_user_and_nobody_else() -> None:
-    (secret,) = [volume["secret"] for volume in POD["volumes"] if volume["name"] == "secret"]
+def test_statistics_are_kept_by_one_process_whose_successor_waits_for_its_end() -> None:
+    assert STATISTICS["spec"]["replicas"] == 1
+    assert STATISTICS["spec"]["strategy"] == {"type": "Recreate"}
+    (container,) = STATISTICS_POD["containers"]
+    assert container["args"] == ["statistics"]
+    assert "statistics" in COMMANDS
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts == {"secret": str(load(environment=CONFIG["data"]).secret_file.parent)}
+
+
+def test_a_deployment_has_its_own_pods_and_nobody_else_s() -> None:
+    chosen = [deployment["spec"]["selector"]["matchLabels"] for deployment in (WORKERS, STATISTICS)]
+    assert chosen[0] != chosen[1]
+    assert chosen == [deployment["spec"]["template"]["metadata"]["labels"] for deployment in (WORKERS, STATISTICS)]
+
+
+@pytest.mark.parametrize("pod", [POD, STATISTICS_POD], ids=["workers", "statistics"])
+def test_the_secret_is_readable_by_the_user_and_nobody_else(pod: dict[str, Any]) -> None:
+    (secret,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "secret"]
     assert secret["defaultMode"] == 0o440
-    assert POD["securityContext"]["fsGroup"] == POD["securityContext"]["runAsUser"]
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
