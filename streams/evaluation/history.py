@@ -62,9 +62,6 @@ class History:
                 self._statistics.click(step.clicked_product_id, step.ts)
         self._offset += len(events)
 
-    def knows(self, user_id: str) -> bool:
-        return user_id in self._states
-
     def states(self, users: Sequence[str]) -> list[ProfileState]:
         """Of these users; an empty one of whom nothing is known."""
         return [self._states.get(user) or ProfileState(Ledger(), Ledger()) for user in users]
