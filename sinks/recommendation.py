@@ -138,14 +138,16 @@ class _Asking:
             for state, taste, near in zip(states, tastes, found, strict=True)
         ]
         wanted = _product_ids(states)
-        if shown.available is None:
-            for ranking in rankings:
-                wanted.update(ranking.best(_LOOKED_UP * (self.rules.limit + self.rules.exploration)))
-        known = await self.catalogue.get(wanted)
-        titles = {product_id: product.title for product_id, product in known.items()}
         available = shown.available
         if available is None:
-            available = {product_id for row in hits for product_id, _ in row} | {
+            near = {product_id for row in hits for product_id, _ in row}
+            for ranking in rankings:
+                best = ranking.best(_LOOKED_UP * (self.rules.limit + self.rules.exploration))
+                wanted.update(product_id for product_id in best if product_id not in near)
+        known = await self.catalogue.get(wanted)
+        titles = {product_id: product.title for product_id, product in known.items()}
+        if available is None:
+            available = near | {
                 product_id
                 for product_id, product in known.items()
                 if product.available and (self.kind is None or product.kind == self.kind)
