@@ -24,6 +24,9 @@ from sinks.statistics import NO_STATISTICS, Statistics
 _DEPTH: Final = 3
 """Products looked at near each interest, for each place in the list: enough to rank, few enough to be quick."""
 
+_LEAST_STORED: Final = 0.1
+_TEXTS_STORED: Final = 2
+
 _LOOKED_UP: Final = 3
 """Of what nobody has found near anything, the best are looked up in the catalogue: so many for each place."""
 
@@ -47,7 +50,7 @@ class Recommendation(NamedTuple):
     because: tuple[Reason, ...]
 
     def payload(self) -> dict[str, JSON]:
-        """As it is stored with the profile, and printed as JSON."""
+        """As it is printed as JSON."""
         return {
             "product_id": self.product_id,
             "title": self.title,
@@ -58,9 +61,21 @@ class Recommendation(NamedTuple):
             ],
         }
 
+    def to_store(self) -> dict[str, JSON]:
+        """As it is stored with the profile: what weighs, in few words, since 20 of these are a third of a profile.
+
+        Reasons that are less than a tenth of the score are left out, and the shares of the others add up to 1.
+        """
+        weighty = [reason for reason in self.because if reason.share >= _LEAST_STORED] or self.because[:1]
+        whole = sum(reason.share for reason in weighty)
+        because = [
+            reason._replace(share=reason.share / whole, texts=reason.texts[:_TEXTS_STORED]) for reason in weighty
+        ]
+        return self._replace(because=tuple(because)).payload()
+
 
 def stored_recommendation(payload: Mapping[str, JSON]) -> Recommendation:
-    """What `Recommendation.payload` was stored of."""
+    """From what `Recommendation.to_store` gave."""
     reasons = payload["because"]
     because = [
         Reason(str(one["kind"]), float(str(one["share"])), tuple(map(str, texts)))

@@ -378,7 +378,7 @@ class Updater:
         else:
             made_from = _weights_of(state)
             kept = held._replace(
-                made_at=made_at, made_from=made_from, candidates=wire_value([item.payload() for item in candidates])
+                made_at=made_at, made_from=made_from, candidates=wire_value([item.to_store() for item in candidates])
             )
         stored = kept._replace(version=version, state=encode_state(state), due=due, noise=state.searches.noise)
         interests = np.stack([interest.vector for interest in taste.interests]) if taste.interests else None

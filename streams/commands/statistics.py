@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import click
 
@@ -41,4 +42,5 @@ def command(settings: Settings) -> None:
         finally:
             await client.close()
 
+    os.nice(10)  # they may be late, where profiles and readers want the cores
     asyncio.run(run())
