@@ -112,7 +112,7 @@ class Ranking:
         self._found = found
         self._rules = rules
         self._statistics = statistics
-        self._terms, self._totals = _near(taste, found)
+        self._near, self._totals = _near(taste, found)
         self._asked = None if found.query is None else dict(found.query)
         self._scored = self._score()
 
@@ -182,23 +182,29 @@ class Ranking:
                 if row < 0 and product_id not in bought
             ]
             new = [statistics.product_ids[row] for row in known.tolist()] + unsold
-            again = [] if self._rules.exclude_bought else history
+            rows_of_new = np.concatenate([known, np.full(len(unsold), -1)])
+            again = list(range(len(history)))
         else:
             bought = set(history)
             new = [product_id for product_id in self._asked if product_id not in bought]
-            again = [] if self._rules.exclude_bought else [one for one in history if one in self._asked]
-        return self._scores_of(new, again, together, alike)
+            rows_of_new = statistics.rows_of(new)
+            again = [place for place, product_id in enumerate(history) if product_id in self._asked]
+        if self._rules.exclude_bought:
+            again = []
+        ids = new + [history[place] for place in again]
+        return self._scores_of(ids, np.concatenate([rows_of_new, rows[again]]), again, together, alike)
 
     def _scores_of(
         self,
-        new: list[str],
-        again: list[str],
+        ids: list[str],
+        rows: NDArray[np.int64],
+        again: list[int],
         together: NDArray[np.float64],
         alike: NDArray[np.float64],
     ) -> _Scored:
+        """`rows` of `ids` in the statistics; the last of them are those of these places in the history."""
         statistics, ledger = self._statistics, self._state.purchases
-        ids = new + again
-        rows = statistics.rows_of(ids)
+        new = len(ids) - len(again)
         there = rows >= 0
         size = len(ledger.keys)
         with_history = np.zeros(len(ids))
@@ -206,14 +212,13 @@ class Ranking:
         likeness = self._likeness(ids, rows, alike)
         products = self._products(ids, rows)
         features = np.zeros((len(ids), len(NEW_TO_THE_PERSON)))
-        first = slice(0, len(new))
+        first = slice(0, new)
         features[first] = new_features(together_of(with_history, size)[first], likeness[first], _of(products, first))
         scores = features @ statistics.weights.new
         habits = np.zeros((len(again), len(BOUGHT_BEFORE)))
         if again:
-            rest = slice(len(new), None)
-            place_of = {key[1:]: place for place, key in enumerate(ledger.keys)}
-            habit = _habit(self._state, self._taste.at, [place_of[product_id] for product_id in again])
+            rest = slice(new, None)
+            habit = _habit(self._state, self._taste.at, again)
             habits = bought_features(together_of(with_history, size)[rest], likeness[rest], _of(products, rest), habit)
             scores[rest] = habits @ statistics.weights.bought
         exposure = np.zeros(len(ids))
@@ -221,7 +226,7 @@ class Ranking:
         if self._asked is not None:
             scores += 10.0 * np.maximum([self._asked[product_id] for product_id in ids], 0.0)
         return _Scored(
-            ids, scores, scores - self._rules.exposure * exposure, exposure, np.arange(len(ids)) >= len(new),
+            ids, scores, scores - self._rules.exposure * exposure, exposure, np.arange(len(ids)) >= new,
             features, habits, rows,
         )  # fmt: skip
 
@@ -234,12 +239,12 @@ class Ranking:
         bought = len(purchases.keys)
         # An interest's share of the history stands for that many of its keys.
         keys = max(len(searches.keys) + bought, 1) * max(bought, 1)
-        sums = np.array([self._totals.get(product_id, 0.0) for product_id in ids]) * math.sqrt(keys)
         there = rows >= 0
-        if searches.keys:
-            sums[there] = np.maximum(sums[there], alike[rows[there]])
-        elif bought:
-            sums[there] = alike[rows[there]]
+        sums = np.zeros(len(ids))
+        sums[there] = alike[rows[there]]
+        asked = np.flatnonzero(~there) if bought and not searches.keys else np.arange(len(ids))
+        near = np.array([self._totals.get(ids[place], 0.0) for place in asked.tolist()])
+        sums[asked] = np.maximum(sums[asked], near * math.sqrt(keys))
         return likeness_of(sums, bought)
 
     def _products(self, ids: list[str], rows: NDArray[np.int64]) -> Product:
@@ -282,10 +287,10 @@ class Ranking:
         if worth["together"] > 0.0:
             parts["together", int(scored.rows[place])] = worth["together"]
         likeness = max(worth["likeness"], 0.0)
-        terms = self._terms.get(product_id, ())
-        for cause, value in terms:
-            parts[cause] = likeness * value / self._totals[product_id]
-        if not terms and likeness > 0.0 and self._taste.interests:
+        for cause, values in self._near:
+            if product_id in values:
+                parts[cause] = likeness * values[product_id] / self._totals[product_id]
+        if product_id not in self._totals and likeness > 0.0 and self._taste.interests:
             parts["interest", 0] = likeness
         selling = worth["sold_20"] + worth["sold_5"] + worth.get("clicked", 0.0)
         if selling > 0.0:
@@ -340,27 +345,24 @@ def texts_of(interest: Interest, titles: Mapping[str, str]) -> tuple[str, ...]:
 _Cause = tuple[str, int]  # the kind of a reason, and which interest, or how often
 
 
-def _near(taste: Taste, found: Found) -> tuple[dict[str, list[tuple[_Cause, float]]], dict[str, float]]:
+def _near(taste: Taste, found: Found) -> tuple[list[tuple[_Cause, dict[str, float]]], dict[str, float]]:
     """How much each product that was found is like this person, by cause and in all."""
-    terms: dict[str, list[tuple[_Cause, float]]] = {}
-    totals: dict[str, float] = {}
     sources: list[tuple[_Cause, float, Sequence[Hit]]] = [
         (("interest", number), interest.share, hits)
         for number, (interest, hits) in enumerate(zip(taste.interests, found.interests, strict=True))
     ]
     if taste.short is not None:
         sources.append((("recent", 0), float(np.linalg.norm(taste.short)), found.recent))
+    near: list[tuple[_Cause, dict[str, float]]] = []
+    totals: dict[str, float] = {}
     for cause, strength, hits in sources:
-        for product_id, similarity in hits:
-            # The floor is worth nothing in a score, but gives every product that was found a reason.
-            value = strength * max(similarity, _LEAST_SIMILARITY) ** 4
-            if product_id in totals:
-                totals[product_id] += value
-                terms[product_id].append((cause, value))
-            else:
-                totals[product_id] = value
-                terms[product_id] = [(cause, value)]
-    return terms, totals
+        # The floor is worth nothing in a score, but gives every product that was found a reason.
+        similarity = np.maximum([similarity for _, similarity in hits], _LEAST_SIMILARITY)
+        values = dict(zip([product_id for product_id, _ in hits], (strength * similarity**4).tolist(), strict=True))
+        near.append((cause, values))
+        for product_id, value in values.items():
+            totals[product_id] = totals.get(product_id, 0.0) + value
+    return near, totals
 
 
 class _Telling:
@@ -372,6 +374,10 @@ class _Telling:
         self._titles = titles
         self._statistics = statistics
         self._texts: dict[_Cause, tuple[str, ...]] = {}
+        self._history = [key[1:] for key in state.purchases.keys]
+        rows = statistics.rows_of(self._history)
+        self._own = np.flatnonzero(rows >= 0)
+        self._own_rows = rows[self._own]
 
     def reasons(self, parts: Mapping[_Cause, float]) -> tuple[Reason, ...]:
         total = sum(parts.values())
@@ -395,12 +401,10 @@ class _Telling:
 
     def _bought_with(self, product: int) -> tuple[str, ...]:
         """What of the history the product is bought together with, most often first."""
-        history = [key[1:] for key in self._state.purchases.keys]
-        rows = self._statistics.rows_of(history)
-        own = np.flatnonzero(rows >= 0)
-        shares = self._statistics.together.shares(rows[own], product)
-        best = own[np.argsort(-shares, kind="stable")[:TEXTS_OF_AN_INTEREST]]
-        return tuple(self._titles.get(history[place], history[place]) for place in best.tolist() if shares.any())
+        shares = self._statistics.together.shares(self._own_rows, product)
+        best = np.argsort(-shares, kind="stable")[:TEXTS_OF_AN_INTEREST].tolist()
+        bought = [self._history[self._own[place]] for place in best if shares[place] > 0.0]
+        return tuple(self._titles.get(product_id, product_id) for product_id in bought)
 
 
 def _newest_texts(state: ProfileState, titles: Mapping[str, str]) -> tuple[str, ...]:
