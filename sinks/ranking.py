@@ -133,8 +133,9 @@ class Ranking:
                     break
         shown, rest = places[: rules.limit - explored], places[rules.limit - explored :]
         if explored:
-            new = [place for place in rest if not scored.bought[place]]
-            shown += sorted(new, key=lambda place: (scored.exposure[place], -scored.scores[place]))[:explored]
+            # Of what was bought before, only what is left when too little is new.
+            rest.sort(key=lambda place: (scored.bought[place], scored.exposure[place], -scored.scores[place]))
+            shown += rest[:explored]
         tell = _Telling(self._state, self._taste, titles, self._statistics)
         return [
             Candidate(scored.ids[place], float(scored.ranked[place]), tell.reasons(self._parts(place)))
@@ -170,7 +171,6 @@ class Ranking:
         if self._asked is None:
             near = (together > 0.0) | (alike > 0.0)
             near[statistics.popular] = True
-            near[own] = False
             found = statistics.rows_of(tuple(self._totals))
             near[found[found >= 0]] = True
             near[own] = False
