@@ -286,11 +286,12 @@ class Ranking:
         parts: dict[_Cause, float] = {}
         if worth["together"] > 0.0:
             parts["together", int(scored.rows[place])] = worth["together"]
-        likeness = max(worth["likeness"], 0.0)
+        found = product_id in self._totals
+        likeness = max(worth["likeness"], _LEAST_PART if found else 0.0)
         for cause, values in self._near:
             if product_id in values:
                 parts[cause] = likeness * values[product_id] / self._totals[product_id]
-        if product_id not in self._totals and likeness > 0.0 and self._taste.interests:
+        if not found and likeness > 0.0 and self._taste.interests:
             parts["interest", 0] = likeness
         selling = worth["sold_20"] + worth["sold_5"] + worth.get("clicked", 0.0)
         if selling > 0.0:
