@@ -28,7 +28,7 @@ from sinks.scoring import (
     new_features,
     together_of,
 )
-from sinks.statistics import HALF_LIFE_MS, NO_STATISTICS, Statistics
+from sinks.statistics import HALF_LIFE_MS, NEVER, NO_STATISTICS, Statistics
 
 _LEAST_SIMILARITY: Final = 1e-3
 _LEAST_PART: Final = 1e-3  # of a score, so that everything shown has a reason
@@ -248,7 +248,7 @@ class Ranking:
         return likeness_of(sums, bought)
 
     def _products(self, ids: list[str], rows: NDArray[np.int64]) -> Product:
-        """Columns of all these products; of those without a row, what is known of a product that nobody bought."""
+        """Columns of all these products; of those that nobody bought, what is known of such a product."""
         statistics, at = self._statistics, self._taste.at
         there = np.flatnonzero(rows >= 0)
         known = rows[there]
@@ -256,10 +256,12 @@ class Ranking:
         never = np.zeros(len(ids))
         if len(statistics):
             never[:] = 1.0
-            first = statistics.first_sold[known]
-            age[there] = np.maximum(at - first.astype(np.float64), 0.0)
-            never[there] = 0.0
-            for place in np.flatnonzero(rows < 0).tolist():
+            first = np.full(len(ids), NEVER)
+            first[there] = statistics.first_sold[known]
+            sold = first != NEVER
+            age[sold] = np.maximum(at - first[sold], 0)
+            never[sold] = 0.0
+            for place in np.flatnonzero(~sold).tolist():
                 announced = self._found.announced.get(ids[place])
                 if announced is not None and 0 <= at - announced < _NEWS_MS:
                     age[place], never[place] = at - announced, 0.0

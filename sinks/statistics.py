@@ -25,6 +25,9 @@ NEIGHBOURS: Final = 50
 HALF_LIFE_MS: Final = {"sold_5": 5 * 86_400_000.0, "sold_20": 20 * 86_400_000.0, "clicked": 14 * 86_400_000.0}
 """After it, a sale (or a click) counts half."""
 
+NEVER: Final = np.iinfo(np.int64).max
+"""When a product was first sold that was only clicked."""
+
 _POPULAR: Final = 200
 _LISTS: Final = 1000.0  # lists that `shown` is counted in
 
@@ -58,7 +61,7 @@ class Statistics:
 
     as_of: int  # event time, ms
     product_ids: Sequence[str]
-    first_sold: NDArray[np.int64]  # event time, ms
+    first_sold: NDArray[np.int64]  # event time, ms; `NEVER` where it wasn't
     buyers: Floats
     repeats: Floats  # lines by which a buyer bought it again
     sold_5: Floats
@@ -131,7 +134,7 @@ _COLUMNS: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
 
 
 def encode_statistics(statistics: Statistics) -> bytes:
-    """Some 440 bytes a product."""
+    """Some 650 bytes a product, most of them for its neighbours."""
     return msgspec.msgpack.encode(
         _Wire(
             _FORMAT,

@@ -1,0 +1,50 @@
+"""Statistics across users by hand, for tests of what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sinks.scoring import PRIOR, Weights
+from sinks.statistics import NEVER, Neighbourhood, Statistics, no_neighbours
+
+
+def neighbours_of(product_ids: Sequence[str], similarities: Mapping[tuple[str, str], float]) -> Neighbourhood:
+    """Of each pair both ways."""
+    found = no_neighbours(len(product_ids))
+    row = {product_id: at for at, product_id in enumerate(product_ids)}
+    free = [0] * len(product_ids)
+    for pair, similarity in similarities.items():
+        for one, other in (pair, pair[::-1]):
+            found.rows[row[one], free[row[one]]] = row[other]
+            found.similarity[row[one], free[row[one]]] = similarity
+            free[row[one]] += 1
+    return found
+
+
+def statistics_of(
+    product_ids: Sequence[str],
+    as_of: int,
+    *,
+    together: Mapping[tuple[str, str], float] | None = None,
+    alike: Mapping[tuple[str, str], float] | None = None,
+    first_sold: Mapping[str, int] | None = None,
+    weights: Weights = PRIOR,
+    **counts: Mapping[str, float],
+) -> Statistics:
+    """`counts` by column and product, 0 where nothing is said; what wasn't sold first at some time was never sold."""
+    sold = first_sold or {}
+    columns = {
+        name: np.array([counts.get(name, {}).get(product_id, 0.0) for product_id in product_ids], np.float32)
+        for name in ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
+    }
+    return Statistics(
+        as_of=as_of,
+        product_ids=tuple(product_ids),
+        first_sold=np.array([sold.get(product_id, NEVER) for product_id in product_ids], np.int64),
+        together=neighbours_of(product_ids, together or {}),
+        alike=neighbours_of(product_ids, alike or {}),
+        weights=weights,
+        **columns,
+    )
