@@ -5,7 +5,8 @@ long: G_ij += 2^((t - t0) / 90 d) / |H| for each j in H, i included. Similarity,
 
     S_ij = G_ij / (√(G_ii G_jj) + 1)        all of G decayed until now
 
-the cosine of item-based collaborative filtering (Sarwar et al. 2001), shrunk where little is known.
+the cosine of item-based collaborative filtering (Sarwar et al. 2001), shrunk where little is known, and always
+below 1.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sinks.statistics import NEIGHBOURS, Neighbourhood, no_neighbours
 _HALF_LIFE_MS: Final = 90 * 86_400_000.0
 _KEPT: Final = 4 * NEIGHBOURS  # pairs kept of a product: those that are no neighbours yet may become some
 _GATHERED: Final = 1_000_000  # pairs that wait until they are added up
+_MOST: Final = 0.999  # what was bought first decays first, which alone would lift a similarity above 1
 
 
 class Pairs:
@@ -63,8 +65,8 @@ class Pairs:
         kept = rows == columns
         apart = np.flatnonzero(~kept)
         rows, columns = rows[apart], columns[apart]
-        similarity = weights.data[apart] / (own[rows] * own[columns] + 1.0)
-        order = np.argsort(rows - similarity, kind="stable")  # similarities are below 1
+        similarity = np.minimum(weights.data[apart] / (own[rows] * own[columns] + 1.0), _MOST)
+        order = np.argsort(rows - similarity, kind="stable")  # by row, since similarities are below 1
         place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(products))[rows]
         found = no_neighbours(products)
         near, at_place = order[place < NEIGHBOURS], place[place < NEIGHBOURS]
