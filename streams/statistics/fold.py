@@ -18,6 +18,7 @@ from sinks.ledgers import ORDER_DECAY
 from sinks.scoring import DAY_MS, Habit, Product, Weights, bought_features, likeness_of, new_features, together_of
 from sinks.statistics import (
     HALF_LIFE_MS,
+    NEVER,
     Neighbourhood,
     Statistics,
     no_neighbours,
@@ -318,7 +319,6 @@ def habit_of(shopper: Shopper, which: NDArray[np.bool_], ts: int) -> Habit:
     )
 
 
-_NEVER: Final = np.iinfo(np.int64).max
 _DECAYING: Final = {**HALF_LIFE_MS, "shown": _SHOWN_HALF_LIFE_MS}
 COUNTED: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
 
@@ -337,7 +337,7 @@ class _Columns:
     def reserve(self, products: int) -> None:
         more = max(products, 2 * len(self.buyers), 1024) - len(self.buyers) if products > len(self.buyers) else 0
         if more:
-            self.first_sold = np.concatenate([self.first_sold, np.full(more, _NEVER, np.int64)])
+            self.first_sold = np.concatenate([self.first_sold, np.full(more, NEVER, np.int64)])
             for name in COUNTED:
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros(more)]))
 
@@ -356,12 +356,14 @@ class _Columns:
         self.as_of = now
 
     def products(self, rows: Rows, at: int) -> Product:
+        """As of `at`; what has decayed already isn't made more again."""
         first = self.first_sold[rows]
-        never = first == _NEVER
+        never = first == NEVER
+        since = max(at, self.as_of)
         return Product(
-            sold_20=self.sold_20[rows] / self.gain("sold_20", at),
-            sold_5=self.sold_5[rows] / self.gain("sold_5", at),
-            clicked=self.clicked[rows] / self.gain("clicked", at),
+            sold_20=self.sold_20[rows] / self.gain("sold_20", since),
+            sold_5=self.sold_5[rows] / self.gain("sold_5", since),
+            clicked=self.clicked[rows] / self.gain("clicked", since),
             age_ms=np.where(never, np.inf, np.maximum(at - np.where(never, 0, first), 0)),
             never_sold=never.astype(np.float64),
             buyers=self.buyers[rows],
