@@ -32,7 +32,7 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     bought: bytes
     pairs: tuple[bytes, bytes, bytes, float]  # of the sparse matrix, and as of when
     learned: bytes
-    open: list[tuple[int, int, int, list[int]]]
+    open: list[tuple[int, int, int, int, list[int]]]
 
 
 def encode_fold(fold: StatisticsFold) -> bytes:
@@ -68,7 +68,7 @@ def encode_fold(fold: StatisticsFold) -> bytes:
                 as_of,
             ),
             learned=np.concatenate([*fold.learner.weights, *fold.learner.squares]).tobytes(),
-            open=[(user, order.id, order.ts, list(order.rows)) for user, order in fold.open.items()],
+            open=[(user, order.id, order.ts, order.came, list(order.rows)) for user, order in fold.open.items()],
         )
     )
 
@@ -108,7 +108,9 @@ def decode_fold(data: bytes, likeness: Likeness | None, bounds: Bounds) -> Stati
     for hash_, orders, repeats, later, last_ts, count in np.frombuffer(wire.users, np.uint64).reshape(-1, 6).tolist():
         fold.users[hash_] = Shopper(lines[start : start + count].copy(), orders, repeats, later, last_ts)
         start += count
-    fold.open = OrderedDict((user, Order(id_, ts, dict.fromkeys(rows))) for user, id_, ts, rows in wire.open)
+    fold.open = OrderedDict(
+        (user, Order(id_, ts, dict.fromkeys(rows), came)) for user, id_, ts, came, rows in wire.open
+    )
     fold.refresh()
     fold.refreshed_at = wire.refreshed_at
     return fold

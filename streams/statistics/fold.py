@@ -1,7 +1,8 @@
 """Events of a sample of users become statistics across users. Pure: no I/O, no clock; time is that of the events.
 
-Approximate by design: events should come in the order of their time, and one that comes late counts as if it came
-now. Memory is bounded by the number of users and products, whatever comes.
+Approximate by design: events should come in the order of their time. An order that comes late follows what came
+before it, with the little that a sale of its time is worth now. Memory is bounded by the number of users and products,
+whatever comes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Likeness = Callable[[Sequence[str]], Neighbourhood]
 
 _HASH_BITS: Final = 64
 _HISTORY: Final = 512  # products remembered of a user
-_ORDER_MS: Final = 1_800_000  # an order is complete so long after its first line
+_ORDER_MS: Final = 1_800_000  # an order is complete so long after its first line came
 _REFRESH_MS: Final = 3 * DAY_MS  # how often similarities are computed anew; every day is no better (online-retail)
 _UNREFRESHED: Final = 0.1  # or when so large a share of all lines has come since
 _FEW_LINES: Final = 16
@@ -49,7 +50,7 @@ BOUGHT = np.dtype(
 
 class Bounds(NamedTuple):
     """How much is remembered: beyond so many users, only those of half as large a sample; beyond so many products,
-    those that sell best.
+    those that sell best, with room for twice as many between two refreshes.
     """
 
     users: int = 20_000
@@ -71,6 +72,7 @@ class Order(NamedTuple):
     id: int
     ts: int
     rows: dict[int, None]
+    came: int  # the newest event's time by then
 
 
 class StatisticsFold:
@@ -106,14 +108,14 @@ class StatisticsFold:
     def purchase(self, user: int, product_id: str, order: int, ts: int) -> None:
         """A line of an order. `user` and `order` are 64-bit hashes; `ts` is event time, ms."""
         self._advance(ts)
-        if user >> (_HASH_BITS - self.halvings):
-            return
         opened = self.open.get(user)
         if opened is not None and opened.id != order:
             self._close(user)
             opened = None
+        if user >> (_HASH_BITS - self.halvings):
+            return
         if opened is None:
-            opened = self.open[user] = Order(order, ts, {})
+            opened = self.open[user] = Order(order, ts, {}, self.now)
         opened.rows[self._row(product_id)] = None
 
     def click(self, product_id: str, ts: int) -> None:
@@ -154,10 +156,10 @@ class StatisticsFold:
         self.now = max(self.now, ts)
         while self.open:
             user, oldest = next(iter(self.open.items()))
-            if oldest.ts > self.now - _ORDER_MS:
+            if oldest.came > self.now - _ORDER_MS and len(self.open) <= self._bounds.users:
                 break
             self._close(user)
-        if self.now - self.refreshed_at > _REFRESH_MS:
+        if self.now - self.refreshed_at > _REFRESH_MS or len(self.product_ids) > 2 * self._bounds.products:
             self.refresh()
 
     def _row(self, product_id: str) -> int:
@@ -180,6 +182,7 @@ class StatisticsFold:
             self.halvings += 1
             out = _HASH_BITS - self.halvings
             self.users = {one: shopper for one, shopper in self.users.items() if not one >> out}
+            self.open = OrderedDict((one, order) for one, order in self.open.items() if not one >> out)
 
     def _fold(self, shopper: Shopper, rows: Rows, ts: int) -> None:
         columns, bought = self.columns, shopper.bought
@@ -202,6 +205,7 @@ class StatisticsFold:
         columns.add("sold_5", rows, ts, times=2.0**self.halvings)
         columns.add("sold_20", rows, ts, times=2.0**self.halvings)
         if len(new):
+            new = new[-_HISTORY:]
             lines = np.zeros(len(new), BOUGHT)
             lines["row"], lines["times"], lines["recency"] = new, 1, 1.0
             lines["first"] = lines["last"] = shopper.orders
@@ -286,7 +290,8 @@ class StatisticsFold:
             shopper.bought = shopper.bought[rows >= 0].copy()
             shopper.bought["row"] = rows[rows >= 0]
         for user, order in self.open.items():
-            self.open[user] = order._replace(rows=dict.fromkeys(new_row[list(order.rows)].tolist()))
+            rows = new_row[list(order.rows)]
+            self.open[user] = order._replace(rows=dict.fromkeys(rows[rows >= 0].tolist()))
         self._together = no_neighbours(0)
         self._alike = no_neighbours(0)
 

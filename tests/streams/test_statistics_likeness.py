@@ -117,4 +117,5 @@ def test_products_that_come_bit_by_bit_are_as_alike_as_all_at_once(seed, portion
     there = found.similarity > 0.0
     own = np.broadcast_to(np.arange(len(ids))[:, None], there.shape)
     assert np.abs(likeness_[own[there], found.rows[there]] - found.similarity[there]).max() < 0.021
-    assert (found.similarity >= 0.0).all() and (found.similarity < 1.0 + 1e-5).all()
+    assert (found.similarity >= 0.0).all()
+    assert (found.similarity < 1.0 + 1e-5).all()

@@ -174,4 +174,5 @@ def test_it_is_the_formula_whenever_it_is_refreshed(orders, refreshed):
             if one == i and j != i
         }
         assert near(found, i) == expected
-    assert (found.similarity >= 0.0).all() and (found.similarity < 1.0).all()
+    assert (found.similarity >= 0.0).all()
+    assert (found.similarity < 1.0).all()
