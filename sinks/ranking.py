@@ -67,7 +67,7 @@ class RankingRules:
 
     limit: int
     exclude_bought: bool = False
-    exposure: float = 0.1
+    exposure: float = 0.13
     """What being shown to others costs: this times ln(1 + e), of 1,000 recent lists e with the product."""
     exploration: int = 0
     """So many places, the last ones, go to the products shown least of the 200 best."""

@@ -231,7 +231,7 @@ class Derivation(msgspec.Struct, frozen=True, kw_only=True):
     exposure: Annotated[
         float,
         _is("What being shown to others costs: times ln(1 + lists of 1,000 that hold it).", "log-odds", ge=0, le=10),
-    ] = 0.1
+    ] = 0.13
     exploration: Annotated[
         int, _is("The last places of a list, for what is shown least of the 200 best.", "products", ge=0, le=100)
     ] = 0
