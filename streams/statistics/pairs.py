@@ -22,6 +22,7 @@ from sinks.statistics import NEIGHBOURS, Neighbourhood, no_neighbours
 _HALF_LIFE_MS: Final = 90 * 86_400_000.0
 _KEPT: Final = 4 * NEIGHBOURS  # pairs kept of a product: those that are no neighbours yet may become some
 _GATHERED: Final = 1_000_000  # pairs that wait until they are added up
+_ROWS_AT_ONCE: Final = 512  # bounds the memory of a refresh, and keeps it in cache
 _MOST: Final = 0.999  # what was bought first decays first, which alone would lift a similarity above 1
 
 
@@ -58,23 +59,32 @@ class Pairs:
         """The similarities as of `at`, of so many products. Forgets the weakest pairs, and decays the others."""
         self._add_up(products)
         self._decay(at)
-        weights = self._weights
-        rows = np.repeat(np.arange(products, dtype=np.int32), np.diff(weights.indptr))
-        columns = weights.indices
-        own = np.sqrt(weights.diagonal())
-        kept = rows == columns
-        apart = np.flatnonzero(~kept)
-        rows, columns = rows[apart], columns[apart]
-        similarity = np.minimum(weights.data[apart] / (own[rows] * own[columns] + 1.0), _MOST)
-        order = np.argsort(rows - similarity, kind="stable")  # by row, since similarities are below 1
-        place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(products))[rows]
         found = no_neighbours(products)
+        kept = np.zeros(self._weights.nnz, np.bool_)
+        own = np.sqrt(self._weights.diagonal())
+        for first in range(0, products, _ROWS_AT_ONCE):
+            self._nearest(first, min(first + _ROWS_AT_ONCE, products), own, found, kept)
+        self._keep(kept)
+        return found
+
+    def _nearest(
+        self, first: int, end: int, own: NDArray[np.float64], found: Neighbourhood, kept: NDArray[np.bool_]
+    ) -> None:
+        """Fills in what is `found` for the rows from `first` to before `end`, and which of their pairs are `kept`."""
+        starts = self._weights.indptr[first : end + 1]
+        within = slice(starts[0], starts[-1])
+        rows = np.repeat(np.arange(first, end, dtype=np.int32), np.diff(starts))
+        columns = self._weights.indices[within]
+        kept[within] = rows == columns
+        apart = np.flatnonzero(rows != columns)
+        rows, columns = rows[apart], columns[apart]
+        similarity = np.minimum(self._weights.data[within][apart] / (own[rows] * own[columns] + 1.0), _MOST)
+        order = np.argsort(rows - similarity, kind="stable")  # by row, since similarities are below 1
+        place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(first, end))[rows - first]
         near, at_place = order[place < NEIGHBOURS], place[place < NEIGHBOURS]
         found.rows[rows[near], at_place] = columns[near]
         found.similarity[rows[near], at_place] = similarity[near]
-        kept[apart[order[place < _KEPT]]] = True
-        self._keep(kept)
-        return found
+        kept[within][apart[order[place < _KEPT]]] = True
 
     def reordered(self, rows: NDArray[np.int64]) -> None:
         """From now on row i is what `rows[i]` was; what isn't among them is forgotten."""

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sinks.statistics import NEIGHBOURS, Neighbourhood
+from streams.statistics import pairs as pairs_module
 from streams.statistics.pairs import Pairs
 
 DAY = 86_400_000
@@ -176,3 +177,19 @@ def test_it_is_the_formula_whenever_it_is_refreshed(orders, refreshed):
         assert near(found, i) == expected
     assert (found.similarity >= 0.0).all()
     assert (found.similarity < 1.0).all()
+
+
+def test_however_many_rows_are_looked_at_at_once(monkeypatch):
+    def found(at_once: int) -> tuple[Neighbourhood, np.ndarray]:
+        monkeypatch.setattr(pairs_module, "_ROWS_AT_ONCE", at_once)
+        pairs, chance = Pairs(as_of=START), np.random.default_rng(5)
+        for _ in range(40):
+            basket = chance.permutation(23)[:9]
+            pairs.add(basket[:4], basket[4:], START)
+        return pairs.neighbours(25, START), pairs.state()[0].toarray()
+
+    (ours, weights), (theirs, other_weights) = found(512), found(4)
+    assert (ours.rows == theirs.rows).all()
+    assert (ours.similarity == theirs.similarity).all()
+    assert (weights == other_weights).all()
+    assert (ours.similarity > 0.0).sum() > 100
