@@ -1,4 +1,4 @@
-"""Kafka, Qdrant, the encoding worker, workers and statistics as one thing: what starts, what it is told, what is refused."""
+"""Kafka, Qdrant, encoder, workers and statistics as one thing: what starts, what it is told, what is refused."""
 
 import os
 import signal
