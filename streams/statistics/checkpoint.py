@@ -10,17 +10,16 @@ import numpy as np
 from scipy import sparse
 
 from sinks.scoring import PRIOR, Weights
-from streams.statistics.fold import BOUGHT, COUNTED, Bounds, Likeness, Order, Shopper, StatisticsFold
+from streams.statistics.fold import BOUGHT, COUNTED, Bounds, Order, Shopper, StatisticsFold
 from streams.statistics.learning import Learner
 from streams.statistics.pairs import Pairs
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
     format: int
     now: int
-    refreshed_at: int
     halvings: int
     lines: int
     product_ids: list[str]
@@ -45,7 +44,6 @@ def encode_fold(fold: StatisticsFold) -> bytes:
         _Wire(
             format=_FORMAT,
             now=fold.now,
-            refreshed_at=fold.refreshed_at,
             halvings=fold.halvings,
             lines=fold.lines,
             product_ids=fold.product_ids,
@@ -73,17 +71,22 @@ def encode_fold(fold: StatisticsFold) -> bytes:
     )
 
 
-def decode_fold(data: bytes, likeness: Likeness | None, bounds: Bounds) -> StatisticsFold | None:
-    """None where another version wrote it: then everything has to be read anew."""
+def decode_fold(data: bytes, bounds: Bounds) -> StatisticsFold | None:
+    """None where another version wrote it: then everything has to be read anew.
+
+    Similarities are not kept. The caller sets `likeness` when it has the vectors of `product_ids`, and calls `refresh`.
+    """
     try:
         wire = msgspec.msgpack.decode(data, type=_Wire)
     except msgspec.DecodeError:
         return None
+    if wire.format != _FORMAT:
+        return None
     learned = np.frombuffer(wire.learned, np.float64)
     new, bought = len(PRIOR.new), len(PRIOR.bought)
-    if wire.format != _FORMAT or len(learned) != 2 * (new + bought):
+    if len(learned) != 2 * (new + bought):
         return None
-    fold = StatisticsFold(likeness, bounds)
+    fold = StatisticsFold(bounds=bounds)
     fold.know(wire.product_ids)
     fold.now, fold.halvings, fold.lines = wire.now, wire.halvings, wire.lines
     products = len(wire.product_ids)
@@ -111,6 +114,4 @@ def decode_fold(data: bytes, likeness: Likeness | None, bounds: Bounds) -> Stati
     fold.open = OrderedDict(
         (user, Order(id_, ts, dict.fromkeys(rows), came)) for user, id_, ts, came, rows in wire.open
     )
-    fold.refresh()
-    fold.refreshed_at = wire.refreshed_at
     return fold

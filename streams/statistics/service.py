@@ -80,8 +80,8 @@ class StatisticsService:
         store = StatisticsStore(self._client, name, replicated=self._settings.qdrant.replication_factor > 1)
         vectors = _Vectors(self._client, generation, self._ids)
         head = await store.head()
-        fold, offsets = await self._begin(generation, store, head, vectors)
-        topics = await asyncio.to_thread(self._topics, generation)
+        fold, offsets, events = await self._begin(generation, store, head, vectors)
+        topics = await asyncio.to_thread(self._topics)
         reader = EventReader(
             self._settings.kafka,
             statistics_group_of(name),
@@ -89,8 +89,8 @@ class StatisticsService:
             topics,
             await asyncio.to_thread(self._starts, topics, offsets),
         )
-        logger.info("event=statistics_running generation=%s events=%d", name, 0 if head is None else head.head.events)
-        keeping = _Keeping(store, head, fold, reader, vectors, self._settings.statistics.interval.seconds)
+        logger.info("event=statistics_running generation=%s events=%d", name, events)
+        keeping = _Keeping(store, head, fold, events, reader, vectors, self._settings.statistics.interval.seconds)
         looked_at = time.monotonic()
         try:
             while await keeping.step(stopping=self._stopping.is_set()):
@@ -105,8 +105,11 @@ class StatisticsService:
 
     async def _begin(
         self, generation: Generation, store: StatisticsStore, head: StoredHead | None, vectors: _Vectors
-    ) -> tuple[StatisticsFold, dict[str, dict[str, list[int]]]]:
-        """From the last checkpoint; of a generation that has none yet, from that of another one of the same topics."""
+    ) -> tuple[StatisticsFold, dict[str, dict[str, list[int]]], int]:
+        """From the last checkpoint; of a generation that has none yet, from that of another one of the same topics.
+
+        Returns the fold, the offsets that it has come to, and how many events it is made of.
+        """
         settings = self._settings.statistics
         bounds = Bounds(settings.users, settings.products)
         found = None if head is None else head.head
@@ -115,13 +118,14 @@ class StatisticsService:
         data = None if found is None else await store.checkpoint(found)
         if found is not None and data is not None:
             await vectors.start()
-            fold = await asyncio.to_thread(decode_fold, data, None, bounds)
+            fold = await asyncio.to_thread(decode_fold, data, bounds)
             if fold is not None:
                 await vectors.fetch(fold.product_ids)
                 fold.likeness = vectors.likeness
-                return fold, found.offsets
+                await asyncio.to_thread(fold.refresh)
+                return fold, found.offsets, found.events
         await vectors.start()
-        return StatisticsFold(vectors.likeness, bounds), {}
+        return StatisticsFold(vectors.likeness, bounds), {}, 0
 
     async def _of_another(self, generation: Generation, own: StatisticsStore) -> tuple[Head | None, StatisticsStore]:
         topics = {source.id for source in generation.sources.values()}
@@ -135,7 +139,7 @@ class StatisticsService:
                 best = (stored.head, store)
         return best
 
-    def _topics(self, generation: Generation) -> dict[str, Topic]:
+    def _topics(self) -> dict[str, Topic]:
         names = (self._settings.topics.searches, self._settings.topics.purchases)
         return answered(lambda: describe(self._admin, names), self._settings.kafka)
 
@@ -165,6 +169,7 @@ class _Keeping:
         store: StatisticsStore,
         head: StoredHead | None,
         fold: StatisticsFold,
+        events: int,
         reader: EventReader,
         vectors: _Vectors,
         interval_seconds: float,
@@ -175,7 +180,7 @@ class _Keeping:
         self._reader = reader
         self._vectors = vectors
         self._interval = interval_seconds
-        self._events = 0 if head is None else head.head.events
+        self._events = events
         self._unwritten = head is None  # that there are none yet is worth a word: it can be waited for
         self._written_at = time.monotonic()
 
