@@ -51,6 +51,7 @@ class EventReader:
         self._topics = topics
         self._next = dict(offsets)
         self._taken = dict(offsets)  # where each partition goes on after what was taken
+        self._committed: dict[TopicPartition, int] = {}
         self._caught_up: set[TopicPartition] = set()
         self._merger: Merger[tuple[TopicPartition, int, Seen | None]] = Merger()
         self._consumer = Consumer(
@@ -93,9 +94,12 @@ class EventReader:
 
     def commit(self) -> None:
         """Tells Kafka how far statistics have come, for whoever waits for them. Raises KafkaException."""
+        if self._taken == self._committed:
+            return
         self._consumer.commit(
             offsets=[KafkaPartition(*at, offset) for at, offset in self._taken.items()], asynchronous=False
         )
+        self._committed = dict(self._taken)
 
     def close(self) -> None:
         self._consumer.close()

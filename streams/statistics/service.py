@@ -182,7 +182,7 @@ class _Keeping:
         self._interval = interval_seconds
         self._events = events
         self._unwritten = head is None  # that there are none yet is worth a word: it can be waited for
-        self._written_at = time.monotonic()
+        self._settled_at = time.monotonic()
 
     async def step(self, *, stopping: bool) -> bool:
         """Reads what has come, and now and then puts what is known in force. False: begin anew, or end."""
@@ -192,10 +192,12 @@ class _Keeping:
             await asyncio.to_thread(self._take, seen)
             self._events += len(seen)
             self._unwritten = True
-        since = time.monotonic() - self._written_at
+        since = time.monotonic() - self._settled_at
         idle = self._reader.caught_up and since > _LEAST_SECONDS
-        if self._unwritten and (stopping or idle or since > self._interval) and not await self._write():
-            return False
+        if stopping or idle or since > self._interval:
+            if self._unwritten and not await self._write():
+                return False
+            await self._commit()
         return not stopping
 
     async def overruled(self) -> bool:
@@ -223,12 +225,16 @@ class _Keeping:
         if head is None:
             logger.warning("event=statistics_replaced reason='somebody else has written them, or asked for new ones'")
             return False
+        return True
+
+    async def _commit(self) -> None:
+        """What came since the last result changes nothing of it: whoever waits for these events needn't."""
+        self._settled_at = time.monotonic()
         self._head, self._unwritten = head, False
         try:
             await asyncio.to_thread(self._reader.commit)
-        except KafkaException as error:  # whoever waits for it waits for the next one
+        except KafkaException as error:  # done again in a moment
             logger.warning("event=not_committed reason=%r", error.args[0].str())
-        return True
 
 
 def _described(
