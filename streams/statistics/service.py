@@ -75,7 +75,7 @@ class StatisticsService:
         return generation
 
     async def _keep(self, generation: Generation) -> None:
-        """Until readers see another generation, or somebody else has written statistics."""
+        """Until readers see another generation, somebody else has written statistics, or a topic is made anew."""
         name = generation.name
         store = StatisticsStore(self._client, name, replicated=self._settings.qdrant.replication_factor > 1)
         vectors = _Vectors(self._client, generation, self._ids)
@@ -98,7 +98,7 @@ class StatisticsService:
                     looked_at = time.monotonic()
                     if not self._settings.generation and await served_generation(self._client) not in (None, name):
                         return
-                    if await keeping.overruled():
+                    if await keeping.overruled() or await asyncio.to_thread(self._topics) != topics:
                         return
         finally:
             await asyncio.to_thread(reader.close)
@@ -221,16 +221,15 @@ class _Keeping:
             _described, self._fold, self._reader.offsets, self._events, int((statistics.shown > 0.5).sum())
         )
         head = await self._store.write(statistics, checkpoint, self._head, describe_)
-        self._written_at = time.monotonic()
         if head is None:
             logger.warning("event=statistics_replaced reason='somebody else has written them, or asked for new ones'")
             return False
+        self._head, self._unwritten = head, False
         return True
 
     async def _commit(self) -> None:
         """What came since the last result changes nothing of it: whoever waits for these events needn't."""
         self._settled_at = time.monotonic()
-        self._head, self._unwritten = head, False
         try:
             await asyncio.to_thread(self._reader.commit)
         except KafkaException as error:  # done again in a moment
