@@ -345,7 +345,7 @@ def test_whatever_comes_statistics_are_numbers_within_bounds(events, bounds, loo
             assert all(user >> (64 - folding.halvings) == 0 for user in (*folding.users, *folding.open))
         if number in looks:
             folding.statistics()
-            folding = decode_fold(encode_fold(folding), None, bounds)
+            folding = decode_fold(encode_fold(folding), bounds)
         consistent(folding)
     folding.close_orders()
     folding.refresh()
