@@ -33,7 +33,8 @@ def command(settings: Settings, statistics: bool, as_json: bool) -> None:
     start them again with the new ones first, or they bring back the old for whoever does something. Interrupted, run
     it again.
 
-    With --statistics, `afterglow statistics` reads all events once more; readers keep the old ones until it is done.
+    With --statistics, `afterglow statistics` reads all events once more; readers keep the old ones until the first new
+    ones are there, within seconds, and see those grow.
     """
     if statistics:
         _make_statistics_anew(settings, as_json)

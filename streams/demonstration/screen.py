@@ -216,6 +216,7 @@ def _because(item: Recommendation) -> str:
         "bought": f"bought {' '.join(reason.texts)}",
         "interest": f"near “{behind}”",
         "recent": f"recent “{behind}”",
+        "together": f"bought with “{behind}”",
     }
     share = "" if reason.share >= 0.995 else f" ({reason.share:.0%})"
     return words.get(reason.kind, reason.kind) + share
