@@ -35,6 +35,12 @@ _WIDTH: Final = 180  # of tables, where nobody's terminal sets one
 @click.option("--limit", type=click.IntRange(min=1, max=1000), default=20, show_default=True, help="Length of a list.")
 @click.option("--prequential", is_flag=True, help="After the cut predict each order, then learn it, and go on.")
 @click.option(
+    "--noise",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Add meaningless searches: so many for each event before.",
+)
+@click.option(
     "--dump", type=click.File("wb", lazy=False), metavar="FILE", help="Write the recommendations, a JSON line a task."
 )
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER", help="Write PNG plots.")
@@ -49,6 +55,7 @@ def command(
     cut: int,
     limit: int,
     prequential: bool,
+    noise: float,
     dump: IO[bytes] | None,
     plots: Path | None,
     seed: int,
@@ -67,6 +74,9 @@ def command(
     recall@k is hits / min(k, size of the order). "New" is what the customer never bought before: looked for in the
     list of everything, and in a list without what was bought before.
 
+    --noise .3 adds searches without a meaning to everybody's history before TIME, three for ten of their events:
+    misspelt, random letters, codes and product numbers, somebody else's.
+
     --dump writes Afterglow's lists: {"task", "user_id", "ts", "items": [{"product_id"}], "new_only_items"}, where ts is
     of the order, click or search that was predicted.
     """
@@ -84,6 +94,10 @@ def command(
     with _progress() as report:
         report("reading files", 0, 1)
         shop = read_shop(products, purchases, searches)
+        if noise:
+            from streams.evaluation.noise import with_noise
+
+            shop = with_noise(shop, noise, cut, seed)
         for told in left_out(len(shop.products)):
             click.echo(told, err=True)
         rounds = _evaluated(settings, shop, options, report)
