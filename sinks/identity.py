@@ -41,6 +41,12 @@ class PointIds:
         """The id of a user's point in ``profiles``: a canonical UUID string (lower case, with hyphens)."""
         return _keyed_uuid(self._users, user_id)
 
+    def pseudonym(self, user_id: str) -> int:
+        """The first 64 bits of a user's point id: who somebody is among others, to nobody without the secret."""
+        digest = self._users.copy()
+        digest.update(user_id.encode())
+        return int.from_bytes(digest.digest()[:8], "big")
+
     def product(self, product_id: str) -> str:
         """The id of a product's point in ``products``: a canonical UUID string."""
         return _keyed_uuid(self._products, product_id)

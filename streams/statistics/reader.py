@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
@@ -20,7 +21,7 @@ _POLL_SECONDS: Final = 0.25
 
 
 class Bought(NamedTuple):
-    user: int  # 64-bit hash
+    user: int  # 64-bit pseudonym
     product_id: str
     order: int  # 64-bit hash
 
@@ -45,8 +46,13 @@ class EventReader:
         searches: str,
         topics: Mapping[str, Topic],
         offsets: Mapping[TopicPartition, int],
+        pseudonym: Callable[[str], int],
     ) -> None:
-        """`offsets`: where each partition begins; one whose record is gone begins at the oldest there is."""
+        """`offsets`: where each partition begins; one whose record is gone begins at the oldest there is.
+
+        `pseudonym` is what a user id is replaced by: `PointIds.pseudonym`.
+        """
+        self._pseudonym = lru_cache(maxsize=16_384)(pseudonym)  # an order's lines come one after the other
         self._searches = searches
         self._topics = topics
         self._next = dict(offsets)
@@ -133,4 +139,4 @@ class EventReader:
         except InvalidEvent:
             return produced, None
         order = stable_hash(purchase.order_id or str(purchase.ts))
-        return purchase.ts, Bought(stable_hash(purchase.user_id), purchase.product_id, order)
+        return purchase.ts, Bought(self._pseudonym(purchase.user_id), purchase.product_id, order)

@@ -88,6 +88,7 @@ class StatisticsService:
             self._settings.topics.searches,
             topics,
             await asyncio.to_thread(self._starts, topics, offsets),
+            self._ids.pseudonym,
         )
         logger.info("event=statistics_running generation=%s events=%d", name, events)
         keeping = _Keeping(store, head, fold, events, reader, vectors, self._settings.statistics.interval.seconds)

@@ -39,3 +39,7 @@ def test_the_secret_is_never_shown() -> None:
 def test_a_short_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="has 15 bytes, but needs 16 or more"):
         PointIds(b"fifteen bytes..")
+
+
+def test_a_pseudonym_is_the_first_64_bits_of_the_point_s_id():
+    assert PointIds(b"sixteen bytes ok").pseudonym("ada") == 0x54AE8533_17CE_0A2D
