@@ -58,8 +58,6 @@ class EventReader:
         self._next = dict(offsets)
         self._taken = dict(offsets)  # where each partition goes on after what was taken
         self._committed: dict[TopicPartition, int] = {}
-        self.taken = 0
-        """Events that were taken, also those that say nothing here."""
         self._caught_up: set[TopicPartition] = set()
         self._merger: Merger[tuple[TopicPartition, int, Seen | None]] = Merger()
         self._consumer = Consumer(
@@ -94,7 +92,6 @@ class EventReader:
         behind = frozenset(self._next) - self._caught_up
         for ts, (at, offset, seen) in self._merger.take(frozenset(behind)):
             self._taken[at] = offset + 1
-            self.taken += 1
             if seen is not None:
                 yield ts, seen
         for at in self._caught_up:

@@ -191,8 +191,8 @@ class _Keeping:
         if seen:
             await self._vectors.fetch([one.product_id for _, one in seen])
             await asyncio.to_thread(self._take, seen)
-        # What says nothing here, as a search without a click, is waited for all the same.
-        self._unwritten |= self._reader.taken > self._written
+            self._events += len(seen)
+            self._unwritten = True
         since = time.monotonic() - self._settled_at
         idle = self._reader.caught_up and since > _LEAST_SECONDS
         if stopping or idle or since > self._interval:
@@ -214,19 +214,18 @@ class _Keeping:
                 self._fold.click(one.product_id, ts)
 
     async def _write(self) -> bool:
-        taken = self._reader.taken
         if self._reader.caught_up:
             self._fold.close_orders()
         statistics = await asyncio.to_thread(self._fold.statistics)
         checkpoint = await asyncio.to_thread(encode_fold, self._fold)
         describe_ = partial(
-            _described, self._fold, self._reader.offsets, self._events + taken, int((statistics.shown > 0.5).sum())
+            _described, self._fold, self._reader.offsets, self._events, int((statistics.shown > 0.5).sum())
         )
         head = await self._store.write(statistics, checkpoint, self._head, describe_)
         if head is None:
             logger.warning("event=statistics_replaced reason='somebody else has written them, or asked for new ones'")
             return False
-        self._head, self._unwritten, self._written = head, False, taken
+        self._head, self._unwritten = head, False
         return True
 
     async def _commit(self) -> None:
