@@ -409,6 +409,31 @@ def test_an_order_of_long_ago_that_comes_late_teaches_nothing_absurd():
     assert column(statistics, "sold_20")["A"] == pytest.approx(column(folded(lines).statistics(), "sold_20")["A"])
 
 
+@given(st.integers(0, 30))
+@settings(deadline=None, max_examples=15)
+def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_been(cut):
+    lines = in_time(*(orders(stable_hash(str(n)), "AB", "AC", "BD", "ACE", apart=9 * DAY) for n in range(4)))
+    unbroken, begun = StatisticsFold(), StatisticsFold()
+    for line in lines:
+        unbroken.purchase(*line)
+    for line in lines[:cut]:
+        begun.purchase(*line)
+    going_on = decode_fold(encode_fold(begun), None, Bounds())
+    assert going_on is not None
+    assert going_on.open == begun.open
+    for line in lines[cut:]:
+        going_on.purchase(*line)
+    for folding in (unbroken, going_on):
+        folding.close_orders()
+        folding.refresh()
+        consistent(folding)
+    ours, theirs = going_on.statistics(), unbroken.statistics()
+    assert (ours.product_ids, ours.as_of) == (theirs.product_ids, theirs.as_of)
+    for name in ("buyers", "repeats", "first_sold", "sold_5", "sold_20"):
+        assert column(ours, name) == pytest.approx(column(theirs, name), rel=1e-5), name
+    assert together(ours) == pytest.approx(together(theirs), rel=1e-5)
+
+
 # Weights follow the shop
 
 SHOP = [f"p{number:02}" for number in range(60)]
