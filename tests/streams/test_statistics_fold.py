@@ -346,6 +346,7 @@ def test_whatever_comes_statistics_are_numbers_within_bounds(events, bounds, loo
         if number in looks:
             folding.statistics()
             folding = decode_fold(encode_fold(folding), bounds)
+            folding.refresh()
         consistent(folding)
     folding.close_orders()
     folding.refresh()
@@ -418,9 +419,10 @@ def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_been(cut):
         unbroken.purchase(*line)
     for line in lines[:cut]:
         begun.purchase(*line)
-    going_on = decode_fold(encode_fold(begun), None, Bounds())
+    going_on = decode_fold(encode_fold(begun), Bounds())
     assert going_on is not None
     assert going_on.open == begun.open
+    going_on.refresh()
     for line in lines[cut:]:
         going_on.purchase(*line)
     for folding in (unbroken, going_on):
