@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 from qdrant_client import AsyncQdrantClient
 
 from sinks.catalogue import Catalogue
-from sinks.collections import Generation, products_collection, read_generation, read_mean
+from sinks.collections import Generation, RefusedGeneration, products_collection, read_generation, read_mean
 from sinks.derivation import Vector
 from sinks.generations import list_generations, served_generation
 from sinks.identity import PointIds
@@ -131,7 +131,11 @@ class StatisticsService:
     async def _of_another(self, generation: Generation, own: StatisticsStore) -> tuple[Head | None, StatisticsStore]:
         topics = {source.id for source in generation.sources.values()}
         best: tuple[Head | None, StatisticsStore] = (None, own)
-        for other in await list_generations(self._client):
+        try:
+            others = await list_generations(self._client)
+        except RefusedGeneration:  # of another version: everything is read anew
+            return best
+        for other in others:
             store = StatisticsStore(self._client, other.name)
             stored = await store.head() if other.name != generation.name else None
             if stored is None or not stored.head.offsets.keys() <= topics:
