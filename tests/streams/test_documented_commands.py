@@ -11,7 +11,7 @@ from documented import blocks
 
 from streams.commands import COMMANDS, afterglow
 
-DOCUMENTS = ("README.md", "docs/guarantees.md")
+DOCUMENTS = ("README.md", "docs/guarantees.md", "docs/capacity.md")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S+")
 
 
