@@ -289,6 +289,3 @@ def test_a_generation_that_takes_over_goes_on_with_the_statistics_of_the_one_bef
         deployment.buy(range(10, 25), "tin", days_ago=1)
         known = deployment.after(55, "g2")
     assert known.buyers == {"boots": 20, "shoes": 20, "tin": 15}
-    old = deployment.known("main")
-    assert old is not None
-    assert old.head.events == 40
