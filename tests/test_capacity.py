@@ -1,4 +1,8 @@
-"""The arithmetic of docs/capacity.md is right: each result is what its line gives, with the figures of the page."""
+"""The arithmetic of docs/capacity.md is right: each result is what its line gives, with the figures of the page.
+
+When these have changed, `PYTHONPATH=.:tests python tests/test_capacity.py` writes the results anew. What the text and
+the table of what comes out say of them is to be read over.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,13 @@ def computed(line: str, figures: Mapping[str, float], examples: list[dict[str, f
     return f"{found['code']}  # {' · '.join(shown)}{found['words'] or ''}"
 
 
+def write_anew() -> None:
+    page = (ROOT / PAGE).read_text()
+    figures, examples = numbers_of(page)
+    lines = [computed(line, figures, examples) for line in page.splitlines()]
+    (ROOT / PAGE).write_text("\n".join(lines) + "\n")
+
+
 def _shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"
 
@@ -54,3 +65,7 @@ def test_a_result_is_computed_from_letters_and_examples() -> None:
     figures, examples = numbers_of(page)
     assert figures == {"A": 0.00025}
     assert computed("cores = users * A  # 1 · 1  cores", figures, examples) == "cores = users * A  # 0.25 · 500  cores"
+
+
+if __name__ == "__main__":
+    write_anew()
