@@ -12,7 +12,9 @@ from sinks.derivation import Vector, centred
 from sinks.statistics import NEIGHBOURS, Neighbourhood, no_neighbours
 
 _LEAST: Final = 0.02  # below it texts have nothing in common
-_PRODUCTS: Final = 20_000  # compared with each other; pairs grow with the square
+COMPARED: Final = 20_000
+"""Products that are compared with each other: pairs grow with the square."""
+
 _AT_ONCE: Final = 256
 
 
@@ -40,7 +42,7 @@ class LikenessOfTexts:
         """The neighbours of each of these, among these; of one without a vector, none."""
         if list(product_ids[: len(self._ids)]) != self._ids:
             self.begin_anew()
-        compared = list(product_ids[len(self._ids) : _PRODUCTS])
+        compared = list(product_ids[len(self._ids) : COMPARED])
         for start in range(0, len(compared), _AT_ONCE):
             self._compare(compared[start : start + _AT_ONCE])
         rest = no_neighbours(len(product_ids) - len(self._ids))

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -29,7 +30,7 @@ from streams.kafka import KafkaUnreachable, answered, connect_admin
 from streams.settings import Settings
 from streams.statistics.checkpoint import decode_fold, encode_fold
 from streams.statistics.fold import Bounds, StatisticsFold
-from streams.statistics.likeness import LikenessOfTexts
+from streams.statistics.likeness import COMPARED, LikenessOfTexts
 from streams.statistics.reader import Bought, EventReader, Seen
 from streams.topics import Topic, TopicPartition, describe, first_offsets
 
@@ -37,6 +38,8 @@ logger = logging.getLogger("afterglow.statistics")
 
 _WAIT_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 2.0  # how often it is looked whether readers see another generation
+_PAUSES: Final = 5  # as long as writing took, so many times
+_MISSING_SECONDS: Final = 10.0  # how often vectors that weren't there are asked for again
 _LEAST_SECONDS: Final = 1.0  # between two results while nothing more is to be read
 
 
@@ -188,6 +191,7 @@ class _Keeping:
         self._events = events
         self._unwritten = head is None  # that there are none yet is worth a word: it can be waited for
         self._settled_at = time.monotonic()
+        self._pause = _LEAST_SECONDS  # writing takes at most a sixth of the time, however much there is
 
     async def step(self, *, stopping: bool) -> bool:
         """Reads what has come, and now and then puts what is known in force. False: begin anew, or end."""
@@ -198,8 +202,8 @@ class _Keeping:
             self._events += len(seen)
             self._unwritten = True
         since = time.monotonic() - self._settled_at
-        idle = self._reader.caught_up and since > _LEAST_SECONDS
-        if stopping or idle or since > self._interval:
+        idle = self._reader.caught_up and since > self._pause
+        if stopping or idle or since > max(self._interval, self._pause):
             if self._unwritten and not await self._write():
                 return False
             await self._commit()
@@ -218,6 +222,7 @@ class _Keeping:
                 self._fold.click(one.product_id, ts)
 
     async def _write(self) -> bool:
+        began = time.monotonic()
         if self._reader.caught_up:
             self._fold.close_orders()
         statistics = await asyncio.to_thread(self._fold.statistics)
@@ -230,6 +235,7 @@ class _Keeping:
             logger.warning("event=statistics_replaced reason='somebody else has written them, or asked for new ones'")
             return False
         self._head, self._unwritten = head, False
+        self._pause = max(_LEAST_SECONDS, _PAUSES * (time.monotonic() - began))
         return True
 
     async def _commit(self) -> None:
@@ -271,6 +277,7 @@ class _Vectors:
         self._catalogue = Catalogue(client, products_collection(generation.name), ids, cached=0)
         self._known: dict[str, Vector] = {}
         self._missing: set[str] = set()
+        self._asked_at = time.monotonic()  # for those
         self._likeness = LikenessOfTexts(np.zeros(generation.model.dimension, np.float32), self._known.get)
         self._mean_of = 0  # products that the mean is of
 
@@ -286,15 +293,22 @@ class _Vectors:
             self._likeness.begin_anew(mean.vector.astype(np.float32))
 
     async def fetch(self, product_ids: list[str]) -> None:
-        """Reads the vectors of products that are new here, and of those that weren't known."""
-        wanted = {one for one in product_ids if one not in self._known and one not in self._missing}
-        if not wanted:
+        """Reads the vectors of products that are new here, and now and then of those that weren't known.
+
+        Of as many as are compared, and no more.
+        """
+        room = COMPARED - len(self._known) - len(self._missing)
+        new = dict.fromkeys(one for one in product_ids if one not in self._known and one not in self._missing)
+        wanted = set(islice(new, max(room, 0)))
+        again = self._missing if time.monotonic() - self._asked_at > _MISSING_SECONDS else set()
+        if not wanted and not again:
             return
-        came = self._missing
-        found = await self._catalogue.read(list(wanted | came))
+        if again:
+            self._asked_at = time.monotonic()
+        found = await self._catalogue.read([*wanted, *again])
         vectors = {one: product.vector for one, product in found.items() if product.vector is not None}
-        self._missing = (wanted | came) - vectors.keys()
+        self._missing = (self._missing | wanted) - vectors.keys()
         self._known.update(vectors)
         await self.start()
-        if vectors.keys() & came:
+        if vectors.keys() & again:
             self._likeness.begin_anew()

@@ -89,7 +89,7 @@ def test_only_the_nearest_50_are_kept():
 
 
 def test_beyond_a_bound_products_are_like_nothing(monkeypatch):
-    monkeypatch.setattr(likeness, "_PRODUCTS", 3)
+    monkeypatch.setattr(likeness, "COMPARED", 3)
     vectors = at_degrees(0, 1, 2, 3, 4)
     found = LikenessOfTexts(NO_MEAN, vectors.get)(list(vectors))
     assert set(near(found, list(vectors), "0°")) == {"0°", "1°", "2°"}
