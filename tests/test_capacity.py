@@ -55,7 +55,7 @@ def _shown(value: float) -> str:
 
 def test_the_arithmetic_is_right() -> None:
     figures, examples = numbers_of((ROOT / PAGE).read_text())
-    lines = [line for block in blocks(PAGE, "text") for line in block.splitlines()]
+    lines = [line for block in blocks(PAGE, "arithmetic") for line in block.splitlines()]
     assert [line for line in lines if _LINE.fullmatch(line) is None] == []
     assert lines == [computed(line, figures, examples) for line in lines]
 
