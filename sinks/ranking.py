@@ -15,15 +15,20 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sinks.clicks import query_hash
 from sinks.derivation import TEXTS_OF_AN_INTEREST, Interest, Taste
 from sinks.ledgers import ORDER_DECAY, ProfileState, is_query
 from sinks.scoring import (
     BOUGHT_BEFORE,
     DAY_MS,
     NEW_TO_THE_PERSON,
+    UNSURE_CLICKS,
     Habit,
     Product,
+    Searched,
+    asked_of,
     bought_features,
+    just_clicked_of,
     likeness_of,
     new_features,
     together_of,
@@ -34,6 +39,8 @@ _LEAST_SIMILARITY: Final = 1e-3
 _LEAST_PART: Final = 1e-3  # of a score, so that everything shown has a reason
 _LEAST_HABIT: Final = 0.1
 _NEWS_MS: Final = 30 * DAY_MS  # for so long a product that nobody bought yet is news
+_NO_CLICKS: Final = 1e-300
+_SURE: Final = 10.0  # what closeness to a query is measured in: e^10 times as likely for a cosine of 1 as for 0
 _EXPLORED: Final = 200  # what is shown least is sought among so many of the best
 
 
@@ -44,10 +51,11 @@ Hit = tuple[str, float]
 class Reason(NamedTuple):
     """Why a product is recommended, and which share of its score that is worth.
 
-    `kind` is "bought" (before), "together" (other people bought it with what this person bought), "interest" (near
-    one of the lasting interests), "recent" (near what the person has been doing within the short half-life),
-    "popular" (sells now), "new" (sold for the first time lately, or announced lately) or "query" (near what was
-    asked). `texts` are the products and queries behind it, strongest first; of "bought", how often.
+    `kind` is "bought" (before), "together" (other people bought it with what this person bought), "clicked" (other
+    people clicked it after the query asked for, or after this person's), "interest" (near one of the lasting
+    interests), "recent" (near what the person has been doing within the short half-life), "popular" (sells, or is
+    clicked, now), "new" (sold for the first time lately, or announced lately) or "query" (near what was asked). `texts`
+    are the products and queries behind it, strongest first; of "bought", how often.
     """
 
     kind: str
@@ -82,6 +90,8 @@ class Found:
     query: Sequence[Hit] | None = None
     announced: Mapping[str, int] = field(default_factory=dict)
     """When the catalogue said so of what was found, ms."""
+    clicked: Mapping[str, float] = field(default_factory=dict)
+    """How often others clicked each product after that query."""
 
 
 def rank(
@@ -167,12 +177,14 @@ class Ranking:
         history = [key[1:] for key in ledger.keys]
         rows = statistics.rows_of(history)
         own = rows[rows >= 0]
+        asked = self._others_clicked()
         together, alike = statistics.together.around(own), statistics.alike.around(own)
         if self._asked is None:
             near = (together > 0.0) | (alike > 0.0)
             near[statistics.popular] = True
             found = statistics.rows_of(tuple(self._totals))
             near[found[found >= 0]] = True
+            near[asked > 0.0] = True
             near[own] = False
             known = np.flatnonzero(near)
             bought = set(history)
@@ -192,7 +204,7 @@ class Ranking:
         if self._rules.exclude_bought:
             again = []
         ids = new + [history[place] for place in again]
-        return self._scores_of(ids, np.concatenate([rows_of_new, rows[again]]), again, together, alike)
+        return self._scores_of(ids, np.concatenate([rows_of_new, rows[again]]), again, together, alike, asked)
 
     def _scores_of(
         self,
@@ -201,6 +213,7 @@ class Ranking:
         again: list[int],
         together: NDArray[np.float64],
         alike: NDArray[np.float64],
+        asked: NDArray[np.float64],
     ) -> _Scored:
         """`rows` of `ids` in the statistics; the last of them are those of these places in the history."""
         statistics, ledger = self._statistics, self._state.purchases
@@ -211,10 +224,10 @@ class Ranking:
         with_history[there] = together[rows[there]]
         likeness = self._likeness(ids, rows, alike)
         products = self._products(ids, rows)
-        features = np.zeros((len(ids), len(NEW_TO_THE_PERSON)))
-        first = slice(0, new)
-        features[first] = new_features(together_of(with_history, size)[first], likeness[first], _of(products, first))
+        searched = self._searched(ids, rows, asked)
+        features = new_features(together_of(with_history, size), likeness, products, searched)
         scores = features @ statistics.weights.new
+        of_nobody = features[:, _OF_NOBODY] @ statistics.weights.new[_OF_NOBODY]
         habits = np.zeros((len(again), len(BOUGHT_BEFORE)))
         if again:
             rest = slice(new, None)
@@ -223,12 +236,65 @@ class Ranking:
             scores[rest] = habits @ statistics.weights.bought
         exposure = np.zeros(len(ids))
         exposure[there] = statistics.exposure(rows[there])
+        after = np.zeros(len(ids))
         if self._asked is not None:
-            scores += 10.0 * np.maximum([self._asked[product_id] for product_id in ids], 0.0)
+            expected, after = self._answered(ids, of_nobody)
+            # P(product | query, person) ~ P(product | query) · P(product | person) / P(product)
+            scores = scores - of_nobody + expected + after
         return _Scored(
             ids, scores, scores - self._rules.exposure * exposure, exposure, np.arange(len(ids)) >= new,
-            features, habits, rows,
+            features, habits, rows, after,
         )  # fmt: skip
+
+    def _answered(
+        self, ids: Sequence[str], of_nobody: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """ln of the share of the clicks after the query that each product may expect from people unknown: of what
+        texts and popularity say; and what the clicks that there were add to it.
+
+        The former, π = softmax(10 · closeness + z), is worth a few clicks, μ: the share is (n + μ π) / (N + μ), by n of
+        N clicks: Dirichlet smoothing (Zhai and Lafferty 2001, eq. 6). The more is known of a query, the less its words
+        and the person matter.
+        """
+        if not ids:
+            return np.zeros(0), np.zeros(0)
+        assert self._asked is not None
+        expected = _SURE * np.maximum([self._asked[product_id] for product_id in ids], 0.0) + of_nobody
+        expected -= expected.max()
+        expected -= math.log(np.exp(expected).sum())
+        clicks = np.array([self._found.clicked.get(product_id, 0.0) for product_id in ids])
+        # n + μ π by its logarithm: π may be too small for a number
+        smoothed = np.logaddexp(np.log(np.maximum(clicks, _NO_CLICKS)), math.log(UNSURE_CLICKS) + expected)
+        return expected, smoothed - math.log(clicks.sum() + UNSURE_CLICKS) - expected
+
+    def _others_clicked(self) -> NDArray[np.float64]:
+        """Of the clicks of others after this person's queries, the share of each product of the statistics, [n]."""
+        statistics, ledger = self._statistics, self._state.searches
+        shares = np.zeros(len(statistics))
+        queries = [(place, key[1:]) for place, key in enumerate(ledger.keys) if is_query(key)]
+        if not queries or not len(statistics.clicks.queries):
+            return shares
+        weights = ledger.history["weight"][[place for place, _ in queries]]
+        weights = np.exp2(weights - weights.max())
+        for (_, query), weight in zip(queries, (weights / weights.sum()).tolist(), strict=True):
+            rows, clicks = statistics.clicks.of(query_hash(query))
+            shares[rows] += weight * clicks / (clicks.sum() + UNSURE_CLICKS)
+        return shares
+
+    def _searched(self, ids: list[str], rows: NDArray[np.int64], shares: NDArray[np.float64]) -> Searched:
+        ledger, at = self._state.searches, self._taste.at
+        asked = np.zeros(len(ids))
+        asked[rows >= 0] = asked_of(shares[rows[rows >= 0]])
+        just = np.zeros(len(ids))
+        last = {
+            key[1:]: 1000.0 * seconds
+            for key, seconds in zip(ledger.keys, ledger.history["last"].tolist(), strict=True)
+            if not is_query(key)
+        }
+        if last:
+            since = np.array([at - last.get(product_id, -np.inf) for product_id in ids])
+            just = just_clicked_of(since)
+        return Searched(asked, just)
 
     def _likeness(self, ids: list[str], rows: NDArray[np.int64], alike: NDArray[np.float64]) -> NDArray[np.float64]:
         """By the neighbours of everything that was bought: what the weights were learned with.
@@ -288,6 +354,8 @@ class Ranking:
         parts: dict[_Cause, float] = {}
         if worth["together"] > 0.0:
             parts["together", int(scored.rows[place])] = worth["together"]
+        if worth.get("asked", 0.0) > 0.0:
+            parts["clicked", int(scored.rows[place])] = worth["asked"]
         found = product_id in self._totals
         likeness = max(worth["likeness"], _LEAST_PART if found else 0.0)
         for cause, values in self._near:
@@ -305,8 +373,20 @@ class Ranking:
             times = round(math.expm1(features[BOUGHT_BEFORE.index("times")]) / 3.0)
             parts["bought", times] = max(habit, _LEAST_HABIT)
         if self._asked is not None:
-            parts["query", 0] = max(10.0 * self._asked[product_id], _LEAST_PART)
+            parts["query", 0] = max(_SURE * self._asked[product_id], _LEAST_PART)
+            if product_id in self._found.clicked and scored.after[place] > 0.0:
+                parts["clicked", _ASKED_FOR] = float(scored.after[place])
         return parts if sum(parts.values()) > 0.0 else {**parts, ("popular", 0): _LEAST_PART}
+
+
+_ASKED_FOR: Final = -1  # in place of a product's row: what was clicked after the query asked for
+
+_OF_NOBODY: Final = [
+    place
+    for place, name in enumerate(NEW_TO_THE_PERSON)
+    if name not in ("together", "likeness", "asked", "just_clicked")
+]
+"""Features that are the same for everybody."""
 
 
 class _Scored(NamedTuple):
@@ -317,9 +397,10 @@ class _Scored(NamedTuple):
     ranked: NDArray[np.float64]  # less what being shown to others costs
     exposure: NDArray[np.float64]
     bought: NDArray[np.bool_]
-    features: NDArray[np.float64]  # [n, features]; zeros of what was bought before
+    features: NDArray[np.float64]  # [n, features] as if nothing had been bought before
     habits: NDArray[np.float64]  # [bought before, features]
     rows: NDArray[np.int64]
+    after: NDArray[np.float64]  # what clicks after the query asked for add
 
 
 def _of(products: Product, which: slice) -> Product:
@@ -400,6 +481,8 @@ class _Telling:
             return _newest_texts(self._state, self._titles)
         if kind == "together":
             return self._bought_with(number)
+        if kind == "clicked":
+            return self._clicked_after(number)
         return (f"{number}×",) if kind == "bought" else ()
 
     def _bought_with(self, product: int) -> tuple[str, ...]:
@@ -408,6 +491,14 @@ class _Telling:
         best = np.argsort(-shares, kind="stable")[:TEXTS_OF_AN_INTEREST].tolist()
         bought = [self._history[self._own[place]] for place in best if shares[place] > 0.0]
         return tuple(self._titles.get(product_id, product_id) for product_id in bought)
+
+    def _clicked_after(self, product: int) -> tuple[str, ...]:
+        """This person's queries after which others clicked the product, the strongest first."""
+        ledger = self._state.searches
+        strongest = np.argsort(-ledger.history["weight"], kind="stable").tolist()
+        queries = [ledger.keys[place][1:] for place in strongest if is_query(ledger.keys[place])]
+        clicks = self._statistics.clicks
+        return tuple(query for query in queries if product in clicks.of(query_hash(query))[0])[:TEXTS_OF_AN_INTEREST]
 
 
 def _newest_texts(state: ProfileState, titles: Mapping[str, str]) -> tuple[str, ...]:

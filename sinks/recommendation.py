@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
 from sinks.catalogue import Nearby, Product
 from sinks.derivation import Taste, Vector, centred, centring
-from sinks.ledgers import ProfileState, is_query
+from sinks.ledgers import Ledger, ProfileState, is_query
 from sinks.points import JSON
 from sinks.ranking import Found, Hit, Ranking, RankingRules, Reason
 from sinks.snapshot import CatalogueSnapshot, Neighbours
@@ -39,6 +39,13 @@ class Products(Protocol):
     async def near(
         self, queries: Vector, limit: int, *, kind: str | None = None, with_vectors: bool = False
     ) -> list[list[Nearby]]: ...
+
+
+class Query(NamedTuple):
+    """A text somebody asks for."""
+
+    vector: Vector  # unit, [d]
+    hash: int  # `sinks.clicks.query_hash`
 
 
 class Recommendation(NamedTuple):
@@ -95,16 +102,16 @@ async def recommend(
     rules: RankingRules,
     *,
     kind: str | None = None,
-    query: Vector | None = None,
+    query: Query | None = None,
     snapshot: CatalogueSnapshot | None = None,
     statistics: Statistics = NO_STATISTICS,
 ) -> list[list[Recommendation]]:
     """A list for each profile, from as few calls of Qdrant as their number allows.
 
-    `kind` (product, content, ad) restricts what is shown. With `query` (a unit vector, [d]) only products near it are,
-    in the order that the query and the person give together. A person of whom nothing is known gets what is popular,
-    by the `statistics`, or what is near the query. With a `snapshot`, what is near is looked up in that, instead of
-    asking Qdrant.
+    `kind` (product, content, ad) restricts what is shown. With `query` only products near it, and those that others
+    clicked after it, are, in the order that the query and the person give together. A person of whom nothing is known
+    gets what is popular, by the `statistics`, or what is near the query. With a `snapshot`, what is near is looked up
+    in that, instead of asking Qdrant.
     """
     asking = _Asking(catalogue, snapshot, mean, rules, kind, query, statistics)
     lists = await asking.lists(states, tastes, _DEPTH * rules.limit)
@@ -121,6 +128,31 @@ async def recommend(
     return lists
 
 
+async def search(
+    catalogue: Products,
+    query: Query,
+    mean: Vector,
+    limit: int,
+    *,
+    kind: str | None = None,
+    statistics: Statistics = NO_STATISTICS,
+) -> list[tuple[Nearby, float]]:
+    """The available products for a query, whoever asks, best first, with their centred cosine similarity.
+
+    Ranked by closeness of text, by what others clicked after the query, and by what is popular.
+    """
+    rules = RankingRules(limit, exposure=0.0)
+    asking = _Asking(catalogue, None, mean, rules, kind, query, statistics)
+    products, (hits,), clicked = await asking.near_query(query, [], _DEPTH * limit)
+    found = Found([], query=hits, announced={one.product_id: one.announced for one in products}, clicked=clicked)
+    ranking = Ranking(_NOBODY, Taste(statistics.as_of, None, None, ()), found, rules, statistics)
+    near, similarity = {one.product_id: one for one in products}, dict(hits)
+    return [(near[product_id], similarity[product_id]) for product_id in ranking.best(limit)]
+
+
+_NOBODY: Final = ProfileState(Ledger(), Ledger())
+
+
 @dataclass(frozen=True, slots=True)
 class _Asking:
     """What is the same for every person of a call."""
@@ -130,7 +162,7 @@ class _Asking:
     mean: Vector
     rules: RankingRules
     kind: str | None
-    query: Vector | None
+    query: Query | None
     statistics: Statistics
 
     async def lists(
@@ -144,10 +176,12 @@ class _Asking:
                 asked.append(taste.short)
         if self.query is None:
             hits, shown = await self._near(asked, depth)
-            found = _shared_out(tastes, hits, None, shown.announced)
+            found = _shared_out(tastes, hits, Found((), announced=shown.announced))
         else:
-            hits, shown = await self._near_query(self.query, asked, depth)
-            found = _shared_out(tastes, hits, hits[-1], shown.announced)
+            products, hits, clicked = await self.near_query(self.query, asked, depth)
+            announced = {one.product_id: one.announced for one in products}
+            shown = _Shown({one.product_id: one.title for one in products}, announced, None)
+            found = _shared_out(tastes, hits, Found((), query=hits[-1], announced=announced, clicked=clicked))
         rankings = [
             Ranking(state, taste, near, self.rules, self.statistics)
             for state, taste, near in zip(states, tastes, found, strict=True)
@@ -180,11 +214,25 @@ class _Asking:
             for ranking in rankings
         ]
 
-    async def _near_query(self, query: Vector, asked: Sequence[Vector], depth: int) -> tuple[list[list[Hit]], _Shown]:
-        """What is near the query, last; and before it how near the same products are to each vector: one search."""
-        directions = np.stack([*asked, query])
+    async def near_query(
+        self, query: Query, asked: Sequence[Vector], depth: int
+    ) -> tuple[list[Nearby], list[list[Hit]], dict[str, float]]:
+        """What is near a query, or was clicked after it; how near all of that is to each of `asked` and, last, to the
+        query; and how often it was clicked. One search, and one look-up where others clicked what isn't near.
+        """
+        directions = np.stack([*asked, query.vector])
         directions = centred(directions / np.linalg.norm(directions, axis=1, keepdims=True), self.mean)
         (nearby,) = await self.catalogue.near(directions[-1:], depth, kind=self.kind, with_vectors=True)
+        rows, clicks = self.statistics.clicks.of(query.hash)
+        clicked_ids = [self.statistics.product_ids[row] for row in rows.tolist()]
+        clicked = dict(zip(clicked_ids, clicks.tolist(), strict=True))
+        found = {one.product_id for one in nearby}
+        further = await self.catalogue.get(one for one in clicked_ids if one not in found)
+        nearby = nearby + [
+            Nearby(one.product_id, one.title, one.kind, 0.0, one.ts or 0, one.vector)
+            for one in further.values()
+            if one.available and (self.kind is None or one.kind == self.kind)
+        ]
         products = [one for one in nearby if one.vector is not None]
         vectors = np.stack([one.vector for one in products if one.vector is not None]) if products else directions[:0]
         ids = [one.product_id for one in products]
@@ -192,9 +240,7 @@ class _Asking:
             list(zip(ids, ((row - offset) * scale).tolist(), strict=True))
             for row, (offset, scale) in zip(directions @ vectors.T, centring(directions, self.mean), strict=True)
         ]
-        return hits, _Shown(
-            {one.product_id: one.title for one in products}, {one.product_id: one.announced for one in products}, None
-        )
+        return products, hits, clicked
 
     async def _near(self, asked: Sequence[Vector], depth: int) -> tuple[list[list[Hit]], _Shown]:
         """What is near each vector, by centred cosine, and what is known of all of that."""
@@ -231,16 +277,13 @@ class _Shown(NamedTuple):
     available: Container[str] | None  # everything that is available, where that is at hand
 
 
-def _shared_out(
-    tastes: Sequence[Taste], hits: Sequence[list[Hit]], query: list[Hit] | None, announced: Mapping[str, int]
-) -> list[Found]:
-    """The hits back to whom they were asked for, in the order of asking."""
+def _shared_out(tastes: Sequence[Taste], hits: Sequence[list[Hit]], common: Found) -> list[Found]:
+    """The hits back to whom they were asked for, in the order of asking, with what is common to all."""
     found, at = [], 0
     for taste in tastes:
         end = at + len(taste.interests)
-        interests = hits[at:end]
         recent = hits[end] if taste.short is not None else ()
-        found.append(Found(interests, recent, query, announced))
+        found.append(replace(common, interests=hits[at:end], recent=recent))
         at = end + (taste.short is not None)
     return found
 

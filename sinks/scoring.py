@@ -23,6 +23,8 @@ NEW_TO_THE_PERSON: Final = (
     "sold_20",
     "sold_5",
     "clicked",
+    "asked",
+    "just_clicked",
     "fresh",
     "never_sold",
     "repeatable",
@@ -54,7 +56,9 @@ class Weights(NamedTuple):
 
 
 PRIOR: Final = Weights(
-    np.array([0.65, 0.4, 0.09, 0.46, 0.5, 1.38, -0.32, -1.14, -6.0]),
+    # That something was clicked just now speaks for it where people go on to buy it, and against it where they go on
+    # looking, so it counts nothing until the shop has shown which.
+    np.array([0.65, 0.4, 0.09, 0.46, 0.5, 0.4, 0.0, 1.38, -0.32, -1.14, -6.0]),
     # A person's own rate of repeats counts in full until the shop's orders have been learned from, so that the list
     # follows the shop: one that sells nothing twice is not shown what was bought.
     np.array([0.22, 0.02, 0.18, 0.27, 0.16, 0.49, 0.27, 0.99, 0.34, 0.24, 1.0, -0.28, 0.05, -4.26]),
@@ -63,6 +67,14 @@ PRIOR: Final = Weights(
 
 _TOGETHER: Final = 0.03  # what being bought together is measured in
 _LIKENESS: Final = 0.01  # what likeness of texts is measured in
+_ASKED: Final = 0.01  # what a share of the clicks after somebody's queries is measured in
+_JUST_MS: Final = DAY_MS  # half-life of a click being just now
+
+UNSURE_CLICKS: Final = 3.0
+"""What was clicked after a query is trusted by half when so many clicks are known (on game-searches 1 and 10 are worth
+as much, ±.002 of MRR).
+"""
+
 _REPEATABLE_PRIOR: Final = (1.5, 10.0)  # of which a line is a repeat: the rate of products and people not known yet
 _FRESH_DAYS: Final = 30.0
 
@@ -77,6 +89,17 @@ class Product(NamedTuple):
     never_sold: Floats  # 1 where nobody bought it and nothing says that it is new
     buyers: Floats
     repeats: Floats
+
+
+class Searched(NamedTuple):
+    """What one person's searches say of products: parallel arrays [n]."""
+
+    asked: Floats  # by `asked_of`
+    just_clicked: Floats  # by `just_clicked_of`; 0 where the person didn't click it
+
+    @classmethod
+    def nothing(cls, products: int) -> Searched:
+        return cls(np.zeros(products), np.zeros(products))
 
 
 class Habit(NamedTuple):
@@ -103,7 +126,19 @@ def likeness_of(sums: Floats, history: int) -> Floats:
     return result
 
 
-def new_features(together: Floats, likeness: Floats, product: Product) -> Floats:
+def asked_of(shares: Floats) -> Floats:
+    """ln(1 + share / .01), of the clicks of others after this person's queries those that went to the product."""
+    result: Floats = np.log1p(shares / _ASKED)
+    return result
+
+
+def just_clicked_of(since_ms: Floats) -> Floats:
+    """2^(-t / 1 day)."""
+    result: Floats = np.exp2(-np.maximum(since_ms, 0.0) / _JUST_MS)
+    return result
+
+
+def new_features(together: Floats, likeness: Floats, product: Product, searched: Searched) -> Floats:
     """[n, features] of products that are new to the person."""
     return np.stack(
         [
@@ -112,6 +147,8 @@ def new_features(together: Floats, likeness: Floats, product: Product) -> Floats
             np.log1p(product.sold_20),
             np.log1p(product.sold_5),
             np.log1p(product.clicked),
+            searched.asked,
+            searched.just_clicked,
             np.exp(-product.age_ms / (_FRESH_DAYS * DAY_MS)),
             product.never_sold,
             _repeatable(product.repeats, product.buyers),

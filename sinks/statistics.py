@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sinks.clicks import NO_CLICKS, ClickTable, decode_clicks, encode_clicks
 from sinks.scoring import PRIOR, Weights
 
 Floats = NDArray[np.float32]
@@ -71,6 +72,7 @@ class Statistics:
     together: Neighbourhood  # bought by the same people
     alike: Neighbourhood  # of like text
     weights: Weights = PRIOR
+    clicks: ClickTable = NO_CLICKS
     rows: Mapping[str, int] = field(init=False)
     popular: NDArray[np.int64] = field(init=False)
     """Rows of what sells best now, to somebody of whom nothing is known."""
@@ -127,9 +129,10 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     together: bytes
     alike: bytes
     weights: bytes
+    clicks: bytes
 
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _COLUMNS: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
 
 
@@ -145,6 +148,7 @@ def encode_statistics(statistics: Statistics) -> bytes:
             _encoded(statistics.together),
             _encoded(statistics.alike),
             np.concatenate(statistics.weights).astype("<f8").tobytes(),
+            encode_clicks(statistics.clicks),
         )
     )
 
@@ -167,6 +171,7 @@ def decode_statistics(data: bytes) -> Statistics:
         together=_decoded(wire.together, products),
         alike=_decoded(wire.alike, products),
         weights=Weights(weights[: len(PRIOR.new)], weights[len(PRIOR.new) :]),
+        clicks=decode_clicks(wire.clicks),
         **dict(zip(_COLUMNS, columns, strict=True)),
     )
 

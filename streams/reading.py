@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from encoders.client import EncoderClient, EncoderError, ModelDescription, TextKind
-from encoders.text import clean
+from encoders.text import clean, normalise
 from sinks.collections import Model
 from sinks.derivation import Vector
 from sinks.retrieval import AsyncRecommender
@@ -57,6 +57,7 @@ async def open_recommender(settings: Settings) -> AsyncIterator[AsyncRecommender
         generation=settings.generation or None,
         exclude_bought=settings.derivation.exclude_bought,
         encode_query=encode_query,
+        query_key=normalise,
         api_key=qdrant.api_key.reveal() or None,
         tls=qdrant.tls,
         timeout_seconds=qdrant.timeout.seconds,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sinks.clicks import CLICKED_PRODUCTS, ClickTable, query_hash
 from sinks.scoring import PRIOR, Weights
 from sinks.statistics import NEVER, Neighbourhood, Statistics, no_neighbours
 
@@ -23,6 +24,18 @@ def neighbours_of(product_ids: Sequence[str], similarities: Mapping[tuple[str, s
     return found
 
 
+def clicks_of(product_ids: Sequence[str], clicks: Mapping[str, Mapping[str, float]]) -> ClickTable:
+    """By query and product."""
+    row = {product_id: at for at, product_id in enumerate(product_ids)}
+    by_hash = sorted((query_hash(query), clicked) for query, clicked in clicks.items())
+    products = np.zeros((len(clicks), CLICKED_PRODUCTS), np.int32)
+    counts = np.zeros((len(clicks), CLICKED_PRODUCTS), np.float32)
+    for place, (_, clicked) in enumerate(by_hash):
+        products[place, : len(clicked)] = [row[product_id] for product_id in clicked]
+        counts[place, : len(clicked)] = [*clicked.values()]
+    return ClickTable(np.array([query for query, _ in by_hash], np.uint64), products, counts)
+
+
 def statistics_of(
     product_ids: Sequence[str],
     as_of: int,
@@ -31,9 +44,12 @@ def statistics_of(
     alike: Mapping[tuple[str, str], float] | None = None,
     first_sold: Mapping[str, int] | None = None,
     weights: Weights = PRIOR,
+    clicks: Mapping[str, Mapping[str, float]] | None = None,
     **counts: Mapping[str, float],
 ) -> Statistics:
-    """`counts` by column and product, 0 where nothing is said; what wasn't sold first at some time was never sold."""
+    """`clicks` by query and product, `counts` by column and product, 0 where nothing is said; what wasn't sold first at
+    some time was never sold.
+    """
     sold = first_sold or {}
     columns = {
         name: np.array([counts.get(name, {}).get(product_id, 0.0) for product_id in product_ids], np.float32)
@@ -46,5 +62,6 @@ def statistics_of(
         together=neighbours_of(product_ids, together or {}),
         alike=neighbours_of(product_ids, alike or {}),
         weights=weights,
+        clicks=clicks_of(product_ids, clicks or {}),
         **columns,
     )

@@ -12,7 +12,7 @@ from sinks.collections import Generation
 from sinks.connection import DEFAULT_TIMEOUT_SECONDS
 from sinks.derivation import DerivationRules
 from sinks.retrieval.answers import FoundProduct, ProfileView, RecommendationList, SimilarUser
-from sinks.retrieval.recommender import ATTEMPTS, DEFAULT_RULES, AsyncRecommender, QueryEncoder
+from sinks.retrieval.recommender import ATTEMPTS, DEFAULT_RULES, AsyncRecommender, QueryEncoder, QueryKey
 
 T = TypeVar("T")
 
@@ -33,6 +33,7 @@ class Recommender:
         generation: str | None = None,
         exclude_bought: bool = False,
         encode_query: QueryEncoder | None = None,
+        query_key: QueryKey = str.casefold,
         api_key: str | None = None,
         tls: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
@@ -47,6 +48,7 @@ class Recommender:
             generation=generation,
             exclude_bought=exclude_bought,
             encode_query=encode_query,
+            query_key=query_key,
             api_key=api_key,
             tls=tls,
             timeout_seconds=timeout_seconds,

@@ -13,6 +13,7 @@ import numpy as np
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
+from sinks.clicks import query_hash
 from sinks.collections import Generation, Model, profiles_collection
 from sinks.connection import DEFAULT_TIMEOUT_SECONDS, connect, timeout_of
 from sinks.derivation import DerivationRules, Taste, Vector, centred, centring, derive
@@ -20,7 +21,7 @@ from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, Ledger, ProfileState, decode_state, is_query, total_log_weight
 from sinks.points import StoredProfile, dense_vector, number_of, read_profile
 from sinks.ranking import RankingRules, texts_of
-from sinks.recommendation import Recommendation, recommend, stored_recommendation
+from sinks.recommendation import Query, Recommendation, recommend, search, stored_recommendation
 from sinks.retrieval.answers import (
     FoundProduct,
     InterestView,
@@ -42,6 +43,8 @@ T = TypeVar("T")
 
 QueryEncoder = Callable[[str, Model], Awaitable[Vector]]
 """Makes the unit vector, float32 [d], of a query, with this model: that of the profiles that are read."""
+
+QueryKey = Callable[[str], str]
 
 ATTEMPTS: Final = 3
 DEFAULT_RULES: Final = DerivationRules()
@@ -70,6 +73,7 @@ class AsyncRecommender:
         generation: str | None = None,
         exclude_bought: bool = False,
         encode_query: QueryEncoder | None = None,
+        query_key: QueryKey = str.casefold,
         api_key: str | None = None,
         tls: bool = False,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
@@ -85,6 +89,8 @@ class AsyncRecommender:
             generation: its name; None reads what the aliases lead to, and follows them.
             exclude_bought: whether what was bought is never recommended again (the operator's rule).
             encode_query: needed for text queries alone.
+            query_key: makes of a query the key by which the profiles remember it (`encoders.text.normalise`), so that
+                what others clicked after it is found.
             attempts: how often a call is made before its error is raised.
         """
         self._address = address
@@ -92,6 +98,7 @@ class AsyncRecommender:
         self._ids = PointIds(secret)
         self._exclude_bought = exclude_bought
         self._encode_query = encode_query
+        self._query_key = query_key
         self._retry = RetryPolicy(attempts=attempts, on_retry=lambda _: None)
         self._served = Served(
             self._client,
@@ -209,18 +216,13 @@ class AsyncRecommender:
         )
 
     async def search(self, text: str, *, limit: int = 20, kind: str | None = None) -> list[FoundProduct]:
-        """The available products nearest to a text, best first."""
+        """The available products for a text, best first: near it, clicked by others after it, and popular."""
         return await self._answer(lambda serving: self._search(serving, text, limit, kind))
 
     async def _search(self, serving: Serving, text: str, limit: int, kind: str | None) -> list[FoundProduct]:
-        asked = centred((await self._vector_of(text, serving))[None], serving.mean)
-        (found,) = await serving.catalogue.near(asked, limit, kind=kind)
-        return [
-            FoundProduct(product.product_id, product.title, product.kind, similarity)
-            for product, similarity in zip(
-                found, _centred([product.score for product in found], asked, serving.mean), strict=True
-            )
-        ]
+        query, statistics = await asyncio.gather(self._query(text, serving), serving.statistics.get())
+        found = await search(serving.catalogue, query, serving.mean, limit, kind=kind, statistics=statistics)
+        return [FoundProduct(one.product_id, one.title, one.kind, similarity) for one, similarity in found]
 
     async def similar(self, user_id: str, *, limit: int = 20) -> list[SimilarUser]:
         """Other users of the most like lasting taste, best first. Raises UnknownUser where there is no profile.
@@ -289,7 +291,7 @@ class AsyncRecommender:
         moment = _now_ms() if at is None else at
 
         async def answer(serving: Serving) -> list[RecommendationList]:
-            asked = None if query is None else await self._vector_of(query, serving)
+            asked = None if query is None else await self._query(query, serving)
             snapshot = await serving.snapshots.get() if len(user_ids) >= _USERS_WORTH_A_SNAPSHOT else None
             gate = asyncio.Semaphore(_CHUNKS_IN_FLIGHT)
 
@@ -312,7 +314,7 @@ class AsyncRecommender:
         moment: int,
         ranking: RankingRules,
         kind: str | None,
-        query: Vector | None,
+        query: Query | None,
     ) -> list[RecommendationList]:
         stored = await self._read(serving, user_ids, _STATE)
         known = [user_id for user_id in dict.fromkeys(user_ids) if user_id in stored]
@@ -344,7 +346,7 @@ class AsyncRecommender:
         vectors = {product_id: product.vector for product_id, product in products.items() if product.vector is not None}
         return derive(states, vectors, serving.mean, moment, serving.rules)
 
-    async def _vector_of(self, text: str, serving: Serving) -> Vector:
+    async def _query(self, text: str, serving: Serving) -> Query:
         if self._encode_query is None:
             raise ValueError("a text query needs a Recommender with `encode_query`")
         model = serving.generation.model
@@ -354,7 +356,7 @@ class AsyncRecommender:
                 f"the query's vector has shape {vector.shape}, and the profiles are of {model.name} "
                 f"({model.dimension} dimensions): encode it with that model"
             )
-        return vector
+        return Query(vector, query_hash(self._query_key(text)))
 
     async def _read(
         self, serving: Serving, user_ids: Iterable[str], payload: qdrant.WithPayloadSelector

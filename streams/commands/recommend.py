@@ -48,8 +48,11 @@ def command(
     """Recommend products to a user, or to many, derived from the stored profile at TIME.
 
     Each comes with its reasons and their shares: "interest" (near what the user likes), "recent" (near what they do
-    now), "bought" (before), "together" (others bought it with what they bought), "popular", "new", "query". TIME moves
-    the clock only: events after it aren't undone.
+    now), "bought" (before), "together" (others bought it with what they bought), "clicked" (others clicked it after
+    the same query), "popular", "new", "query". TIME moves the clock only: events after it aren't undone.
+
+    With --query, what is near the text and what others clicked after it: the more is known of the query, the less the
+    user and its words matter.
 
     With --users-from, FILE has a user id a line, or JSON lines with a user_id. The output is a line a user, in that
     order; users without a profile are shown what is popular now. With --json: {"user_id", "items": [{"product_id",
@@ -158,6 +161,7 @@ _TOLD: Final = {
     "recent": "lately",
     "bought": "bought",
     "together": "goes with",
+    "clicked": "others clicked it",
     "popular": "popular",
     "new": "new",
     "query": "asked for",

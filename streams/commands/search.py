@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @as_json
 @with_settings
 def command(settings: Settings, text: str, limit: int, kind: str | None, as_json: bool) -> None:
-    """Find the available products nearest to TEXT in meaning."""
+    """Find the available products for TEXT: near it in meaning, clicked by others after it, and popular."""
     found = asyncio.run(_search(settings, text, limit, kind))
     if as_json:
         print_json({"query": text, "items": [product._asdict() for product in found]})

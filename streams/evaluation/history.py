@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from encoders.text import normalise
+from sinks.clicks import query_hash
 from sinks.derivation import Taste, derive
 from sinks.ledgers import Ledger, ProfileState
 from sinks.statistics import Statistics
@@ -59,7 +60,7 @@ class History:
             events = [event]
             fold(state.searches, "searches", 0, events, self._rules.searches)
             if step.clicked_product_id:
-                self._statistics.click(step.clicked_product_id, step.ts)
+                self._statistics.click(stable_hash(step.user_id), query_hash(query), step.clicked_product_id, step.ts)
         self._offset += len(events)
 
     def states(self, users: Sequence[str]) -> list[ProfileState]:

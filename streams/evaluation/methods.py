@@ -7,11 +7,14 @@ from typing import Protocol
 
 import numpy as np
 
-from sinks.derivation import Vector, centred
+from encoders.text import normalise
+from sinks.clicks import query_hash
+from sinks.derivation import centred
 from sinks.ranking import RankingRules
-from sinks.recommendation import recommend
+from sinks.recommendation import Query, recommend, search
 from streams.evaluation.history import History
 from streams.evaluation.tasks import Task
+from streams.evaluation.texts import EncodedShop
 from streams.evaluation.timeline import Step
 
 
@@ -88,15 +91,45 @@ class DecayedAverage:
         ]
 
 
-class Searched:
-    """What `afterglow search` finds: the products nearest to the query alone, by centred cosine."""
+class RecommendedForQuery:
+    """What `afterglow recommend USER --query` shows."""
 
     def __init__(self, name: str, history: History) -> None:
         self.name = name
-        self._shop = history.shop
+        self._history = history
 
     async def lists(self, tasks: Sequence[Task], limit: int, *, new_only: bool) -> list[list[str]]:
-        vectors: Vector = np.stack([self._shop.queries[task.query] for task in tasks])
-        mean = self._shop.catalogue.mean
-        found = await self._shop.catalogue.near(centred(vectors, mean), limit)
-        return [[product.product_id for product in row] for row in found]
+        history, catalogue = self._history, self._history.shop.catalogue
+        states = history.states([task.user_id for task in tasks])
+        tastes = history.tastes(states, tasks[0].at)
+        statistics, rules = history.statistics(), RankingRules(limit, exclude_bought=new_only)
+        lists = []
+        for task, state, taste in zip(tasks, states, tastes, strict=True):
+            query = _query(task.query, history.shop)
+            (items,) = await recommend(
+                catalogue, [state], [taste], catalogue.mean, rules, query=query, statistics=statistics
+            )
+            lists.append([item.product_id for item in items])
+        return lists
+
+
+class Searched:
+    """What `afterglow search` finds, whoever asks."""
+
+    def __init__(self, name: str, history: History) -> None:
+        self.name = name
+        self._history = history
+
+    async def lists(self, tasks: Sequence[Task], limit: int, *, new_only: bool) -> list[list[str]]:
+        shop, statistics = self._history.shop, self._history.statistics()
+        lists = []
+        for task in tasks:
+            found = await search(
+                shop.catalogue, _query(task.query, shop), shop.catalogue.mean, limit, statistics=statistics
+            )
+            lists.append([one.product_id for one, _ in found])
+        return lists
+
+
+def _query(text: str, shop: EncodedShop) -> Query:
+    return Query(shop.queries[text], query_hash(normalise(text)))

@@ -13,7 +13,7 @@ from encoders.text import clean
 from streams.evaluation.baselines import DAY_MS, OwnMost, Popular, Ranked, Scorer
 from streams.evaluation.fitted import fitted_baselines
 from streams.evaluation.history import History
-from streams.evaluation.methods import DecayedAverage, Method, Recommended, Searched
+from streams.evaluation.methods import DecayedAverage, Method, Recommended, RecommendedForQuery, Searched
 from streams.evaluation.past import Past
 from streams.evaluation.tasks import NEXT_CLICK, NEXT_ORDER, QUERY, Task, wanted_of
 from streams.evaluation.texts import EncodedShop
@@ -84,7 +84,8 @@ class Rounds:
         clicks = self._baselines(self._clicks, "most clicked by the user", _POPULAR_CLICKS_DAYS, seed)
         self.of_orders = Round(NEXT_ORDER, [*self._afterglow(), *orders])
         self.of_clicks = Round(NEXT_CLICK, [*self._afterglow(), *clicks])
-        searched = [Searched(AFTERGLOW, self._history), Searched(_LEXICAL, self._lexical)]
+        searched: list[Method] = [RecommendedForQuery(AFTERGLOW, self._history)]
+        searched += [Searched("without the person", self._history), Searched(_LEXICAL, self._lexical)]
         self.of_queries = Round(QUERY, [*searched, clicks[0]])
 
     def learn(self, step: Step) -> None:

@@ -13,8 +13,9 @@ from sinks.scoring import PRIOR, Weights
 from streams.statistics.fold import BOUGHT, COUNTED, Bounds, Order, Shopper, StatisticsFold
 from streams.statistics.learning import Learner
 from streams.statistics.pairs import Pairs
+from streams.statistics.searching import Click, Clicks, Searchers
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
@@ -32,6 +33,8 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     pairs: tuple[bytes, bytes, bytes, float]  # of the sparse matrix, and as of when
     learned: bytes
     open: list[tuple[int, int, int, int, list[int]]]
+    clicks: tuple[int, dict[int, dict[int, float]]]  # the epoch, and weights by query and product
+    searchers: list[tuple[int, list[Click]]]
 
 
 def encode_fold(fold: StatisticsFold) -> bytes:
@@ -67,6 +70,8 @@ def encode_fold(fold: StatisticsFold) -> bytes:
             ),
             learned=np.concatenate([*fold.learner.weights, *fold.learner.squares]).tobytes(),
             open=[(user, order.id, order.ts, order.came, list(order.rows)) for user, order in fold.open.items()],
+            clicks=(fold.clicks.epoch, fold.clicks.weights),
+            searchers=[(user, list(clicks)) for user, clicks in fold.searchers.all().items()],
         )
     )
 
@@ -114,4 +119,7 @@ def decode_fold(data: bytes, bounds: Bounds) -> StatisticsFold | None:
     fold.open = OrderedDict(
         (user, Order(id_, ts, dict.fromkeys(rows), came)) for user, id_, ts, came, rows in wire.open
     )
+    epoch, weights_of_queries = wire.clicks
+    fold.clicks = Clicks(bounds.queries, epoch, weights_of_queries)
+    fold.searchers = Searchers(bounds.users, dict(wire.searchers))
     return fold

@@ -16,7 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinks.ledgers import ORDER_DECAY
-from sinks.scoring import DAY_MS, Habit, Product, Weights, bought_features, likeness_of, new_features, together_of
+from sinks.scoring import (
+    DAY_MS,
+    UNSURE_CLICKS,
+    Habit,
+    Product,
+    Searched,
+    Weights,
+    asked_of,
+    bought_features,
+    just_clicked_of,
+    likeness_of,
+    new_features,
+    together_of,
+)
 from sinks.statistics import (
     HALF_LIFE_MS,
     NEVER,
@@ -27,6 +40,7 @@ from sinks.statistics import (
 )
 from streams.statistics.learning import Learner
 from streams.statistics.pairs import Pairs
+from streams.statistics.searching import Click, Clicks, Searchers
 
 Rows = NDArray[np.int64]
 Likeness = Callable[[Sequence[str]], Neighbourhood]
@@ -43,6 +57,7 @@ _LIST: Final = 20  # products of a list, where it is counted what would be shown
 _BEST: Final = 200  # of the products new to a user, so many of the best-scored are learned from
 _RANDOM: Final = 20  # and so many others
 _POPULAR: Final = 200
+_INTEREST_MS: Final = 30 * DAY_MS  # half-life of a searcher's earlier queries
 BOUGHT = np.dtype(
     [("row", "<i4"), ("times", "<i4"), ("recency", "<f4"), ("first", "<i4"), ("last", "<i4"), ("last_ts", "<i8")]
 )
@@ -55,6 +70,7 @@ class Bounds(NamedTuple):
 
     users: int = 20_000
     products: int = 100_000
+    queries: int = 50_000
 
 
 @dataclass(slots=True)
@@ -90,6 +106,8 @@ class StatisticsFold:
         self.columns = _Columns()
         self.pairs = Pairs()
         self.learner = Learner()
+        self.clicks = Clicks(self._bounds.queries)
+        self.searchers = Searchers(self._bounds.users)
         self.now = 0  # time of the newest event, ms
         self.refreshed_at = 0
         self.lines = 0  # folded in
@@ -118,10 +136,15 @@ class StatisticsFold:
             opened = self.open[user] = Order(order, ts, {}, self.now)
         opened.rows[self._row(product_id)] = None
 
-    def click(self, product_id: str, ts: int) -> None:
-        """A product that was clicked after a search."""
+    def click(self, user: int, query: int, product_id: str, ts: int) -> None:
+        """A product that was clicked after a search. `query` is its `sinks.clicks.query_hash`."""
         self._advance(ts)
-        self.columns.add("clicked", self._row(product_id), self.now)
+        product = self._row(product_id)
+        if not self.lines:  # what people click next tells what to show them while nobody buys
+            self._learn_click(user, product)
+        self.columns.add("clicked", product, self.now)
+        self.clicks.add(query, product, self.now)
+        self.searchers.add(user, Click(self.now, query, product))
 
     def close_orders(self) -> None:
         """Folds in the orders that may not be complete yet: nothing more is there to be read."""
@@ -147,6 +170,7 @@ class StatisticsFold:
             together=_widened(self._together, products),
             alike=_widened(self._alike, products),
             weights=Weights(*(part.copy() for part in self.learner.weights)),
+            clicks=self.clicks.table(self.now),
         )
 
     def _advance(self, ts: int) -> None:
@@ -175,7 +199,7 @@ class StatisticsFold:
         shopper = self.users.get(user) or Shopper()
         rows = np.fromiter(order.rows, np.int64, len(order.rows))
         if shopper.orders and order.ts - shopper.last_ts >= DAY_MS:
-            self._learn(shopper, rows, order.ts)
+            self._learn(user, shopper, rows, order.ts)
         self._fold(shopper, rows, order.ts)
         self.users[user] = shopper
         while len(self.users) > self._bounds.users:
@@ -216,7 +240,7 @@ class StatisticsFold:
                 bought = bought[np.argsort(bought["last"], kind="stable")[-_HISTORY:]]
         shopper.bought = bought
 
-    def _learn(self, shopper: Shopper, ordered: Rows, ts: int) -> None:
+    def _learn(self, user: int, shopper: Shopper, ordered: Rows, ts: int) -> None:
         """Before the order is folded in: what would have been shown, and what of it was ordered."""
         history = shopper.bought["row"].astype(np.int64)
         products = len(self._together.rows)
@@ -224,16 +248,13 @@ class StatisticsFold:
         if not products or not len(seen):
             return
         together, alike = self._together.around(seen), self._alike.around(seen)
-        others = self._chance.integers(0, products, _RANDOM)
         near = (together > 0.0) | (alike > 0.0)
-        near[self._popular] = True
-        near[others] = True
-        near[seen] = False
-        pool = np.flatnonzero(near)
+        pool, others = self._pool(near, seen)
         features = new_features(
             together_of(together[pool], len(history)),
             likeness_of(alike[pool], len(history)),
             self.columns.products(pool, ts),
+            self._searched(self.searchers.clicks(user), pool, ts),
         )
         bought = bought_features(
             together_of(together[seen], len(history)),
@@ -249,6 +270,46 @@ class StatisticsFold:
         sample[best] = True
         self.learner.learn_new(features[sample], self._among(pool[sample], ordered))
         self.learner.learn_bought(bought, self._among(seen, ordered))
+
+    def _learn_click(self, user: int, clicked: int) -> None:
+        """Before the click is folded in: what would have been shown to somebody who only searches."""
+        before, ts = self.searchers.clicks(user), self.now
+        products = len(self._alike.rows)
+        seen = np.array([click.product for click in before if click.product < products], np.int64)
+        if not len(seen):
+            return
+        alike = self._alike.around(seen)
+        pool, others = self._pool(alike > 0.0, np.zeros(0, np.int64))
+        features = new_features(
+            np.zeros(len(pool)),
+            likeness_of(alike[pool], len(before)),
+            self.columns.products(pool, ts),
+            self._searched(before, pool, ts),
+        )
+        sample = self._among(pool, others)
+        sample[_highest(features @ self.learner.weights.new, _BEST)] = True
+        self.learner.learn_new(features[sample], pool[sample] == clicked)
+
+    def _pool(self, near: NDArray[np.bool_], seen: Rows) -> tuple[Rows, Rows]:
+        """What might be shown to somebody: what is near, what is popular, and, also by itself, some at random."""
+        others = self._chance.integers(0, len(near), _RANDOM)
+        near[self._popular] = True
+        near[others] = True
+        near[seen] = False
+        return np.flatnonzero(near), others
+
+    def _searched(self, clicks: Sequence[Click], rows: Rows, ts: int) -> Searched:
+        """What a searcher's latest clicks, and those of others after the same queries, say of these products."""
+        if not clicks:
+            return Searched.nothing(len(rows))
+        shares, just = np.zeros(len(self.product_ids)), np.zeros(len(self.product_ids))
+        weights = np.exp2([-(ts - click.ts) / _INTEREST_MS for click in clicks])
+        for click, weight in zip(clicks, (weights / weights.sum()).tolist(), strict=True):
+            for product, share in self.clicks.shares(click.query, ts, UNSURE_CLICKS).items():
+                shares[product] += weight * share
+        for click in clicks:
+            just[click.product] = just_clicked_of(np.array([ts - click.ts], np.float64))[0]
+        return Searched(asked_of(shares[rows]), just[rows])
 
     def _among(self, rows: Rows, those: Rows) -> NDArray[np.bool_]:
         """Which of `rows` are among those; np.isin would sort."""
@@ -268,7 +329,8 @@ class StatisticsFold:
             self._forget_products()
         products = len(self.product_ids)
         self._together = self.pairs.neighbours(products, self.now)
-        self._popular = _highest(self.columns.sold_5[:products], _POPULAR)
+        popular = self.columns.sold_5 if self.lines else self.columns.clicked
+        self._popular = _highest(popular[:products], _POPULAR)
         self._alike = no_neighbours(products) if self.likeness is None else self.likeness(self.product_ids)
 
     def _forget_products(self) -> None:
@@ -285,6 +347,8 @@ class StatisticsFold:
         self._row_of = {product_id: row for row, product_id in enumerate(self.product_ids)}
         self.columns = columns.of(kept)
         self.pairs.reordered(kept)
+        self.clicks.reordered(new_row)
+        self.searchers.reordered(new_row)
         for shopper in self.users.values():
             rows = new_row[shopper.bought["row"]]
             shopper.bought = shopper.bought[rows >= 0].copy()

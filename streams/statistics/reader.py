@@ -9,6 +9,8 @@ from typing import Final, NamedTuple, TypeAlias
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
+from encoders.text import normalise
+from sinks.clicks import query_hash
 from streams.events import InvalidEvent, decode_purchase, decode_search
 from streams.kafka import client_config
 from streams.profiles import stable_hash
@@ -27,6 +29,8 @@ class Bought(NamedTuple):
 
 
 class Clicked(NamedTuple):
+    user: int  # 64-bit hash
+    query: int  # its `query_hash`
     product_id: str
 
 
@@ -131,7 +135,10 @@ class EventReader:
             if topic == self._searches:
                 search = decode_search(value, produced)
                 clicked = search.clicked_product_id
-                return search.ts, Clicked(clicked) if clicked else None
+                if not clicked:
+                    return search.ts, None
+                query = query_hash(normalise(search.query))
+                return search.ts, Clicked(stable_hash(search.user_id), query, clicked)
             purchase = decode_purchase(value, produced)
         except InvalidEvent:
             return produced, None

@@ -219,7 +219,7 @@ class _Keeping:
             if isinstance(one, Bought):
                 self._fold.purchase(one.user, one.product_id, one.order, ts)
             else:
-                self._fold.click(one.product_id, ts)
+                self._fold.click(one.user, one.query, one.product_id, ts)
 
     async def _write(self) -> bool:
         began = time.monotonic()

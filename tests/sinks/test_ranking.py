@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sinks.derivation import Interest, Taste
 from sinks.ledgers import Ledger, ProfileState
 from sinks.ranking import Found, RankingRules, Reason, rank
+from sinks.scoring import NEW_TO_THE_PERSON, PRIOR, Weights
 from streams.profiles import Contribution, FoldEvent, FoldRules, fold
 
 DAY = 86_400_000
@@ -269,6 +270,55 @@ def test_a_query_asks_for_what_is_near_it_and_statistics_decide_between_equals()
     shown = rank(a_buyer(("A",)), a_taste(), found, TITLES, set(TITLES), RankingRules(5), SHOP)
     assert ids(shown) == ["B", "D"]
     assert reasons(shown) == {"B": ["query", "together"], "D": ["query", "popular"]}
+
+
+def a_searcher(*searches: tuple[str, str], at: int = START + 10 * DAY) -> ProfileState:
+    """Queries, and what was clicked after each."""
+    ledger = Ledger()
+    events = [
+        FoldEvent(n, at, n + 1, 0, (Contribution(f"q{query}", 1.0, X), Contribution(f"p{clicked}", 2.0, X)))
+        for n, (query, clicked) in enumerate(searches)
+    ]
+    fold(ledger, "searches", 0, events, FOLD)
+    return ProfileState(ledger, Ledger())
+
+
+def test_what_others_clicked_after_a_query_comes_first_the_more_it_was_clicked():
+    found = Found([], query=[("B", 0.9), ("D", 0.7), ("E", 0.5)], clicked={"E": 30.0, "D": 10.0})
+    shown = rank(NOBODY, a_taste(), found, TITLES, set(TITLES), RankingRules(5), statistics_of("ABDE", NOW))
+    assert ids(shown) == ["E", "D", "B"]
+    assert reasons(shown) == {"E": ["query", "clicked"], "D": ["query", "clicked"], "B": ["query"]}
+
+
+def test_of_a_query_without_clicks_the_text_decides():
+    found = Found([], query=[("B", 0.9), ("D", 0.7), ("E", 0.5)])
+    shown = rank(NOBODY, a_taste(), found, TITLES, set(TITLES), RankingRules(5), statistics_of("ABDE", NOW))
+    assert ids(shown) == ["B", "D", "E"]
+
+
+@pytest.mark.parametrize(("clicks", "first"), [({}, "D"), ({"C": 100.0}, "C")])
+def test_a_query_whose_answer_is_known_leaves_little_to_the_person(clicks, first):
+    found = Found([[("D", 0.9)]], query=[("C", 0.5), ("D", 0.5)], clicked=clicks)
+    shop = statistics_of("ABCD", NOW, alike={("A", "D"): 0.5})
+    shown = rank(a_buyer(("A",)), a_taste(SHOES), found, TITLES, set(TITLES), RankingRules(5), shop)
+    assert ids(shown)[0] == first
+
+
+def test_somebody_who_searched_is_shown_what_others_clicked_after_the_same_query():
+    shop = statistics_of("ABCDE", NOW, clicks={"lamp": {"D": 5.0, "E": 1.0}, "tent": {"C": 50.0}})
+    shown = rank(a_searcher(("lamp", "A")), a_taste(at=NOW), Found([]), TITLES, set("CDE"), RankingRules(5), shop)
+    assert ids(shown) == ["D", "E", "C"]
+    assert shown[0].because == (Reason("clicked", 1.0, ("lamp",)),)
+
+
+def test_what_somebody_clicked_just_now_goes_down_where_the_shop_has_shown_that_nobody_clicks_it_again():
+    weights = Weights(PRIOR.new.copy(), PRIOR.bought)
+    weights.new[NEW_TO_THE_PERSON.index("just_clicked")] = -4.0
+    shop = statistics_of("ABCDE", NOW, clicks={"lamp": {"D": 5.0, "E": 1.0}}, weights=weights)
+    searcher = a_searcher(("lamp", "D"))
+    assert ids(rank(searcher, a_taste(at=NOW), Found([]), TITLES, set("DE"), RankingRules(5), shop)) == ["E", "D"]
+    later = a_taste(at=NOW + 30 * DAY)
+    assert ids(rank(searcher, later, Found([]), TITLES, set("DE"), RankingRules(5), shop)) == ["D", "E"]
 
 
 def test_a_persons_own_rate_of_repeats_decides_whether_what_they_bought_comes_first():

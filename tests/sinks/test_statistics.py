@@ -138,11 +138,11 @@ def test_what_is_not_readable_is_refused_in_words(data):
 
 def test_another_format_is_refused_by_its_number():
     wire = msgspec.msgpack.decode(encode_statistics(SHOP))
-    with pytest.raises(ValueError, match="are of format 7, and this version reads 1"):
+    with pytest.raises(ValueError, match="are of format 7, and this version reads 2"):
         decode_statistics(msgspec.msgpack.encode([7, *wire[1:]]))
 
 
 def test_weights_of_other_features_are_refused():
     wire = msgspec.msgpack.decode(encode_statistics(SHOP))
-    with pytest.raises(ValueError, match="this version reads 1"):
-        decode_statistics(msgspec.msgpack.encode([*wire[:-1], wire[-1][:-8]]))
+    with pytest.raises(ValueError, match="this version reads 2"):
+        decode_statistics(msgspec.msgpack.encode([*wire[:-2], wire[-2][:-8], wire[-1]]))

@@ -182,7 +182,12 @@ def test_the_next_click_is_asked_of_those_who_searched_before_and_every_query_th
         ("walking", "boots"),
     ]
     assert [one.mixed for one in queries.lists[AFTERGLOW]] == [["lamp"], ["mug"], ["boots"]]
-    assert [*queries.lists] == ["Afterglow", "TF-IDF for the transformer", "popular, 14 days"]
+    assert [*queries.lists] == [
+        "Afterglow",
+        "without the person",
+        "TF-IDF for the transformer",
+        "popular, 14 days",
+    ]
 
 
 def test_an_order_of_somebody_who_only_searched_is_predicted_from_that() -> None:

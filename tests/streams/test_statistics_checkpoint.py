@@ -31,7 +31,7 @@ def shop(fold: StatisticsFold, days: range) -> StatisticsFold:
             for line in range(2 + user % 2):
                 product = (user * 7 + day * line * 3) % 30
                 fold.purchase(user << 32, f"p{product}", day, day * DAY + user * 60_000)
-        fold.click(f"p{day % 30}", day * DAY + 3_000_000)
+        fold.click(1 + day % 7, 100 + day % 5, f"p{day % 30}", day * DAY + 3_000_000)
     return fold
 
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from sinks.derivation import Taste
 from sinks.ledgers import Ledger, ProfileState
 from sinks.ranking import Found, RankingRules, rank
-from sinks.scoring import PRIOR
+from sinks.scoring import NEW_TO_THE_PERSON, PRIOR
 from sinks.statistics import NEVER, Statistics, decode_statistics, encode_statistics, no_neighbours
 from streams.profiles import Contribution, FoldEvent, FoldRules, fold, stable_hash
 from streams.statistics.checkpoint import decode_fold, encode_fold
 from streams.statistics.fold import Bounds, StatisticsFold
 
 MINUTE = 60_000
+HOUR = 60 * MINUTE
 DAY = 86_400_000
 START = 1_700_000_000_000
 ANN, BEN, CAT = stable_hash("ann"), stable_hash("ben"), stable_hash("cat")
@@ -105,8 +106,8 @@ def test_two_lines_of_one_product_in_one_order_are_one():
 
 def test_sales_fade_by_half_lives_of_5_and_20_days():
     folding = folded(orders(ANN, "A"))
-    folding.click("A", START)
-    folding.click("B", START + 10 * DAY)
+    folding.click(7, 1, "A", START)
+    folding.click(7, 1, "B", START + 10 * DAY)
     statistics = folding.statistics()
     assert column(statistics, "sold_5")["A"] == pytest.approx(0.25)
     assert column(statistics, "sold_20")["A"] == pytest.approx(2**-0.5)
@@ -133,7 +134,7 @@ def test_another_order_of_the_same_user_completes_the_one_before():
 
 def test_an_order_is_kept_together_though_somebodys_clock_is_a_day_ahead():
     folding = StatisticsFold()
-    folding.click("A", START + DAY)
+    folding.click(7, 1, "A", START + DAY)
     for line in orders(ANN, "ABC"):
         folding.purchase(*line)
     folding.close_orders()
@@ -277,7 +278,7 @@ def test_beyond_the_bound_of_products_those_that_sell_are_kept():
             folding.purchase(buyer, f"p{number:02}", number, START)
     folding.close_orders()
     folding.purchase(99, "in progress", 1, START)
-    folding.click("clicked", START)
+    folding.click(7, 1, "clicked", START)
     folding.refresh()
     assert folding.product_ids == [*(f"p{number:02}" for number in range(4, 12)), "in progress"]
     consistent(folding)
@@ -296,7 +297,7 @@ def test_beyond_the_bound_of_products_those_that_sell_are_kept():
 def test_products_are_never_more_than_twice_the_bound_even_if_time_stands_still():
     folding = StatisticsFold(bounds=Bounds(products=10))
     for number in range(100):
-        folding.click(f"c{number}", START)
+        folding.click(7, 1, f"c{number}", START)
         assert len(folding.product_ids) <= 21
         consistent(folding)
 
@@ -336,7 +337,7 @@ def test_whatever_comes_statistics_are_numbers_within_bounds(events, bounds, loo
         ts = max(ts + later, 10**11)
         for product in sorted(basket):
             if clicks:
-                folding.click(f"p{product}", ts)
+                folding.click(7, 1, f"p{product}", ts)
             else:
                 folding.purchase(user, f"p{product}", order, ts)
             assert len(folding.users) <= bounds.users
@@ -509,3 +510,38 @@ def test_weights_need_somebody_who_comes_back_another_day():
 def test_the_same_events_make_the_same_statistics():
     lines = in_time(*(orders(n, "AB", "AC", "AD", "BC", apart=2 * DAY) for n in range(1, 20)))
     assert encode_statistics(folded(lines).statistics()) == encode_statistics(folded(lines).statistics())
+
+
+JUST_CLICKED = NEW_TO_THE_PERSON.index("just_clicked")
+
+
+def a_shop_of_searchers(again: bool) -> StatisticsFold:
+    """People who search twice; `again`: who click what they clicked before."""
+    folding = StatisticsFold(lambda product_ids: no_neighbours(len(product_ids)))
+    for user in range(1, 200):
+        first, second = (f"p{user % 5}", f"p{(user + 1) % 5}")
+        folding.click(user, 77, first, START + user * HOUR)
+        folding.click(user, 77, first if again else second, START + user * HOUR + MINUTE)
+    return folding
+
+
+def test_where_nobody_buys_clicks_teach_what_is_clicked_next():
+    never, always = a_shop_of_searchers(again=False).learner, a_shop_of_searchers(again=True).learner
+    assert never.weights.new[JUST_CLICKED] < -1.0
+    assert always.weights.new[JUST_CLICKED] > 1.0
+
+
+def test_where_people_buy_only_orders_teach():
+    folding = folded(orders(ANN, "A", "B"))
+    before = folding.learner.weights.new.copy()
+    for n in range(20):
+        folding.click(BEN, 5, "AB"[n % 2], START + 30 * DAY + n * HOUR)
+    assert folding.learner.weights.new.tolist() == before.tolist()
+
+
+def test_clicks_by_query_are_among_the_statistics():
+    folding = StatisticsFold()
+    for product_id in ("A", "B", "B"):
+        folding.click(ANN, 5, product_id, START)
+    products, clicks = folding.statistics().clicks.of(5)
+    assert (products.tolist(), clicks.tolist()) == ([1, 0], [2.0, 1.0])
