@@ -90,11 +90,14 @@ def _uncounted(admin: AdminClient, generation: str, offsets: Mapping[TopicPartit
 
 
 async def _has_statistics(settings: Settings, generation: str) -> bool:
+    from sinks.collections import statistics_collection
     from sinks.statistics_store import StatisticsStore
     from streams.generations import connected
 
     client = connected(settings)
     try:
+        if not await client.collection_exists(statistics_collection(generation)):
+            return False
         return await StatisticsStore(client, generation).head() is not None
     finally:
         await client.close()
