@@ -15,6 +15,7 @@ from sinks.connection import timeout_of
 from sinks.identity import PointIds
 from sinks.points import Stored, Vector, dense_vector, number_of, read_vectors
 from sinks.retry import RetryPolicy, until_answered
+from sinks.words import Words
 from sinks.writes import MAJORITY
 
 Answer = TypeVar("Answer")
@@ -68,7 +69,7 @@ class Nearby(NamedTuple):
     title: str
     kind: str
     score: float
-    """Cosine of the query's and the product's vector."""
+    """Cosine of the query's and the product's vector; by words, BM25."""
     announced: int
     """ms; when the catalogue said so."""
     vector: Vector | None
@@ -106,6 +107,7 @@ class Catalogue:
         self._clock = clock
         self._products: OrderedDict[str, tuple[float, Product]] = OrderedDict()
         self._invalid_meanwhile: list[set[str]] = []
+        self._has_words: bool | None = None
 
     async def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
         """Those of the products that exist, marks of deleted ones included, by product id.
@@ -205,6 +207,38 @@ class Catalogue:
 
         batches = await asyncio.gather(*(batch(start) for start in range(0, len(requests), _QUERIES_A_REQUEST)))
         return [found for batch in batches for found in batch]
+
+    async def has_words(self) -> bool:
+        """Whether the collection holds vectors of words: one made before there were any doesn't.
+
+        Raises PermanentReadError.
+        """
+        if self._has_words is None:
+            response: qdrant.GetCollectionInfoResponse = await self._answered(
+                self._client.grpc_collections.Get, qdrant.GetCollectionInfoRequest(collection_name=self.collection)
+            )
+            self._has_words = "words" in response.result.config.params.sparse_vectors_config.map
+        return self._has_words
+
+    async def worded(self, words: Words, limit: int, *, kind: str | None = None) -> list[Nearby]:
+        """The available products that have most of these words, by BM25, best first, with their vectors.
+
+        At most `limit`; none where the collection holds no words. Raises PermanentReadError.
+        """
+        if not len(words.ids) or not await self.has_words():
+            return []
+        sparse = qdrant.SparseVector(values=words.weights.tolist(), indices=words.ids.tolist())
+        request = qdrant.QueryPoints(
+            collection_name=self.collection,
+            query=qdrant.Query(nearest=qdrant.VectorInput(sparse=sparse)),
+            using="words",
+            filter=qdrant.Filter(must=[_AVAILABLE] if kind is None else [_AVAILABLE, _of_kind(kind)]),
+            limit=limit,
+            with_payload=_SHOWN_PAYLOAD,
+            with_vectors=_TEXT_VECTOR,
+        )
+        response: qdrant.QueryResponse = await self._answered(self._client.grpc_points.Query, request)
+        return [_nearby(point, True) for point in response.result]
 
     def invalidate(self, product_ids: Iterable[str]) -> None:
         """Forget these products, also those that a `get` is reading at this moment: they were written anew."""

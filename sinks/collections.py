@@ -179,6 +179,7 @@ async def open_generation(
         products_collection(wanted.name),
         {"text": _vector(dimension, models.Datatype.FLOAT32)},
         graph=True,
+        words=True,
         indexes={
             "kind": models.PayloadSchemaType.KEYWORD,
             "available": models.PayloadSchemaType.BOOL,
@@ -326,6 +327,7 @@ class _Opening:
         vectors: dict[str, models.VectorParams],
         *,
         graph: bool,
+        words: bool = False,
         indexes: dict[str, models.PayloadSchemaType],
     ) -> None:
         if not await self._exists(name):
@@ -336,6 +338,9 @@ class _Opening:
                     lambda: self._client.create_collection(
                         name,
                         vectors_config=vectors,
+                        sparse_vectors_config={"words": models.SparseVectorParams(modifier=models.Modifier.IDF)}
+                        if words
+                        else None,
                         hnsw_config=None if graph else models.HnswConfigDiff(m=0),
                         shard_number=self._replication.shard_number,
                         replication_factor=self._replication.replication_factor,

@@ -27,7 +27,8 @@ vectors              `long`, `short`: [d] float16, cosine; `interests`: [k, d] f
 ===================  =========================================================================================
 
 **A product's point** (collection `products`): vector `text` ([d] float32, cosine; absent in the mark of a
-deleted product that never had one); payload `product_id`, `title`, `brand`, `category`, `kind` (strings),
+deleted product that never had one), `words` (sparse, by `sinks.words`; absent where `text` is, and in collections
+made before there was one); payload `product_id`, `title`, `brand`, `category`, `kind` (strings),
 `price` (float), `available` (boolean), `deleted` (true in a deleted product's mark, else absent), `revised` (true
 once it was stored under another text, else absent), `ts` (ms), `topic_id`, `partition`, `offset` (of the event it is
 from), `version`.
@@ -44,6 +45,8 @@ import numpy as np
 import pybase64
 from numpy.typing import NDArray
 from qdrant_client import grpc as qdrant
+
+from sinks.words import Words
 
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | tuple[JSON, ...] | dict[str, JSON] | None"
 Payload: TypeAlias = "Mapping[str, JSON | bytes]"
@@ -116,7 +119,13 @@ def profile_point(
     return _point(id, version, vectors, payload)
 
 
-def product_point(id: str, version: int, text: Vector | None, payload: Payload) -> WirePoint:  # noqa: A002
+def product_point(
+    id: str,  # noqa: A002
+    version: int,
+    text: Vector | None,
+    payload: Payload,
+    words: Words | None = None,
+) -> WirePoint:
     """A product's point.
 
     Args:
@@ -124,6 +133,7 @@ def product_point(id: str, version: int, text: Vector | None, payload: Payload) 
         version: of this write, from `sinks.writes.new_version`.
         text: [d], the unit vector of the product's text; None only in the mark of a deleted product.
         payload: the fields above, without `version`.
+        words: those of the product's text; None where the collection has no vectors of words.
 
     Raises:
         ValueError: the vector is not finite or not [d]; or a product without a vector, or with `deleted`, is
@@ -131,7 +141,10 @@ def product_point(id: str, version: int, text: Vector | None, payload: Payload) 
     """
     if payload.get("available") and (text is None or payload.get("deleted")):
         raise ValueError(f"point {id}: a product that is deleted, or has no vector, can't be available")
-    return _point(id, version, [] if text is None else [_dense("text", text, id)], payload)
+    vectors = [] if text is None else [_dense("text", text, id)]
+    if words is not None and len(words.ids):
+        vectors.append(_sparse("words", words))
+    return _point(id, version, vectors, payload)
 
 
 def payload_point(id: str, version: int, payload: Payload) -> WirePoint:  # noqa: A002
@@ -304,6 +317,11 @@ def _dense(name: str, vector: Vector, id_: str) -> bytes:
 def _dense_start(name: str, size: int) -> bytes:
     """What comes before the numbers of a vector, which are so many bytes."""
     return delimited(_ELEMENT, _entry(name, delimited(_VECTOR_DENSE, delimited(_PACKED, bytes(size)))))[:-size]
+
+
+def _sparse(name: str, words: Words) -> bytes:
+    sparse = qdrant.Vector(sparse=qdrant.SparseVector(values=words.weights.tolist(), indices=words.ids.tolist()))
+    return delimited(_ELEMENT, _entry(name, sparse.SerializeToString()))
 
 
 def _multi(name: str, vectors: NDArray[np.float32], id_: str) -> bytes:

@@ -14,6 +14,7 @@ from sinks.connection import timeout_of
 from sinks.identity import PointIds
 from sinks.points import JSON, Vector, product_point, read_vectors
 from sinks.retry import RetryPolicy, until_answered
+from sinks.words import product_words
 from sinks.writes import Write, new_version, write
 
 _TEXT = qdrant.WithVectorsSelector(include=qdrant.VectorsSelector(names=["text"]))
@@ -51,9 +52,11 @@ class ProductStore:
         False: somebody else wrote it meanwhile, and it has to be read again. Raises PermanentWriteError.
         """
         writes = []
+        has_words = await self._catalogue.has_words()
         for product in products:
             id_, version = self._ids.product(product.product_id), new_version()
-            point = product_point(id_, version, product.vector, _payload(product))
+            words = product_words(product.text) if has_words and product.vector is not None else None
+            point = product_point(id_, version, product.vector, _payload(product), words)
             writes.append(Write(id_, version, product.version or None, point))
         outcome: list[bool] = []
         for start in range(0, len(writes), _WRITTEN_AT_ONCE):

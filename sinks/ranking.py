@@ -41,6 +41,7 @@ _LEAST_HABIT: Final = 0.1
 _NEWS_MS: Final = 30 * DAY_MS  # for so long a product that nobody bought yet is news
 _NO_CLICKS: Final = 1e-300
 _SURE: Final = 10.0  # what closeness to a query is measured in: e^10 times as likely for a cosine of 1 as for 0
+_WORDS: Final = 0.6  # and what their BM25 is
 _EXPLORED: Final = 200  # what is shown least is sought among so many of the best
 
 
@@ -92,6 +93,8 @@ class Found:
     """When the catalogue said so of what was found, ms."""
     clicked: Mapping[str, float] = field(default_factory=dict)
     """How often others clicked each product after that query."""
+    words: Mapping[str, float] = field(default_factory=dict)
+    """What the query's words are worth in each product, by BM25."""
 
 
 def rank(
@@ -252,20 +255,25 @@ class Ranking:
         """ln of the share of the clicks after the query that each product may expect from people unknown: of what
         texts and popularity say; and what the clicks that there were add to it.
 
-        The former, π = softmax(10 · closeness + z), is worth a few clicks, μ: the share is (n + μ π) / (N + μ), by n of
+        The former, π = softmax(closeness + z), is worth a few clicks, μ: the share is (n + μ π) / (N + μ), by n of
         N clicks: Dirichlet smoothing (Zhai and Lafferty 2001, eq. 6). The more is known of a query, the less its words
         and the person matter.
         """
         if not ids:
             return np.zeros(0), np.zeros(0)
         assert self._asked is not None
-        expected = _SURE * np.maximum([self._asked[product_id] for product_id in ids], 0.0) + of_nobody
+        expected = np.array([self._closeness(product_id) for product_id in ids]) + of_nobody
         expected -= expected.max()
         expected -= math.log(np.exp(expected).sum())
         clicks = np.array([self._found.clicked.get(product_id, 0.0) for product_id in ids])
         # n + μ π by its logarithm: π may be too small for a number
         smoothed = np.logaddexp(np.log(np.maximum(clicks, _NO_CLICKS)), math.log(UNSURE_CLICKS) + expected)
         return expected, smoothed - math.log(clicks.sum() + UNSURE_CLICKS) - expected
+
+    def _closeness(self, product_id: str) -> float:
+        """Of a query's and a product's text, by meaning and by words."""
+        assert self._asked is not None
+        return _SURE * max(self._asked[product_id], 0.0) + _WORDS * self._found.words.get(product_id, 0.0)
 
     def _others_clicked(self) -> NDArray[np.float64]:
         """Of the clicks of others after this person's queries, the share of each product of the statistics, [n]."""
@@ -373,7 +381,7 @@ class Ranking:
             times = round(math.expm1(features[BOUGHT_BEFORE.index("times")]) / 3.0)
             parts["bought", times] = max(habit, _LEAST_HABIT)
         if self._asked is not None:
-            parts["query", 0] = max(_SURE * self._asked[product_id], _LEAST_PART)
+            parts["query", 0] = max(self._closeness(product_id), _LEAST_PART)
             if product_id in self._found.clicked and scored.after[place] > 0.0:
                 parts["clicked", _ASKED_FOR] = float(scored.after[place])
         return parts if sum(parts.values()) > 0.0 else {**parts, ("popular", 0): _LEAST_PART}

@@ -20,6 +20,7 @@ from sinks.points import JSON
 from sinks.ranking import Found, Hit, Ranking, RankingRules, Reason
 from sinks.snapshot import CatalogueSnapshot, Neighbours
 from sinks.statistics import NO_STATISTICS, Statistics
+from sinks.words import Words
 
 _DEPTH: Final = 3
 """Products looked at near each interest, for each place in the list: enough to rank, few enough to be quick."""
@@ -40,12 +41,15 @@ class Products(Protocol):
         self, queries: Vector, limit: int, *, kind: str | None = None, with_vectors: bool = False
     ) -> list[list[Nearby]]: ...
 
+    async def worded(self, words: Words, limit: int, *, kind: str | None = None) -> list[Nearby]: ...
+
 
 class Query(NamedTuple):
     """A text somebody asks for."""
 
     vector: Vector  # unit, [d]
     hash: int  # `sinks.clicks.query_hash`
+    words: Words  # `sinks.words.query_words`
 
 
 class Recommendation(NamedTuple):
@@ -143,8 +147,7 @@ async def search(
     """
     rules = RankingRules(limit, exposure=0.0)
     asking = _Asking(catalogue, None, mean, rules, kind, query, statistics)
-    products, (hits,), clicked = await asking.near_query(query, [], _DEPTH * limit)
-    found = Found([], query=hits, announced={one.product_id: one.announced for one in products}, clicked=clicked)
+    products, (hits,), found = await asking.near_query(query, [], _DEPTH * limit)
     ranking = Ranking(_NOBODY, Taste(statistics.as_of, None, None, ()), found, rules, statistics)
     near, similarity = {one.product_id: one for one in products}, dict(hits)
     return [(near[product_id], similarity[product_id]) for product_id in ranking.best(limit)]
@@ -178,10 +181,9 @@ class _Asking:
             hits, shown = await self._near(asked, depth)
             found = _shared_out(tastes, hits, Found((), announced=shown.announced))
         else:
-            products, hits, clicked = await self.near_query(self.query, asked, depth)
-            announced = {one.product_id: one.announced for one in products}
-            shown = _Shown({one.product_id: one.title for one in products}, announced, None)
-            found = _shared_out(tastes, hits, Found((), query=hits[-1], announced=announced, clicked=clicked))
+            products, hits, common = await self.near_query(self.query, asked, depth)
+            shown = _Shown({one.product_id: one.title for one in products}, common.announced, None)
+            found = _shared_out(tastes, hits, common)
         rankings = [
             Ranking(state, taste, near, self.rules, self.statistics)
             for state, taste, near in zip(states, tastes, found, strict=True)
@@ -216,13 +218,20 @@ class _Asking:
 
     async def near_query(
         self, query: Query, asked: Sequence[Vector], depth: int
-    ) -> tuple[list[Nearby], list[list[Hit]], dict[str, float]]:
-        """What is near a query, or was clicked after it; how near all of that is to each of `asked` and, last, to the
-        query; and how often it was clicked. One search, and one look-up where others clicked what isn't near.
+    ) -> tuple[list[Nearby], list[list[Hit]], Found]:
+        """What is near a query, has its words, or was clicked after it; how near all of that is to each of `asked` and,
+        last, to the query; and what was found of it.
+
+        Two searches at once, and one look-up where others clicked what neither found.
         """
         directions = np.stack([*asked, query.vector])
         directions = centred(directions / np.linalg.norm(directions, axis=1, keepdims=True), self.mean)
-        (nearby,) = await self.catalogue.near(directions[-1:], depth, kind=self.kind, with_vectors=True)
+        (nearby,), worded = await asyncio.gather(
+            self.catalogue.near(directions[-1:], depth, kind=self.kind, with_vectors=True),
+            self.catalogue.worded(query.words, depth, kind=self.kind),
+        )
+        words = {one.product_id: one.score for one in worded}
+        nearby = [*{one.product_id: one for one in [*nearby, *worded]}.values()]
         rows, clicks = self.statistics.clicks.of(query.hash)
         clicked_ids = [self.statistics.product_ids[row] for row in rows.tolist()]
         clicked = dict(zip(clicked_ids, clicks.tolist(), strict=True))
@@ -240,7 +249,8 @@ class _Asking:
             list(zip(ids, ((row - offset) * scale).tolist(), strict=True))
             for row, (offset, scale) in zip(directions @ vectors.T, centring(directions, self.mean), strict=True)
         ]
-        return products, hits, clicked
+        announced = {one.product_id: one.announced for one in products}
+        return products, hits, Found((), query=hits[-1], announced=announced, clicked=clicked, words=words)
 
     async def _near(self, asked: Sequence[Vector], depth: int) -> tuple[list[list[Hit]], _Shown]:
         """What is near each vector, by centred cosine, and what is known of all of that."""

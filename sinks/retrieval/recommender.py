@@ -38,6 +38,7 @@ from sinks.retrieval.answers import (
 from sinks.retrieval.serving import Served, Serving
 from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy, describe, until_answered
 from sinks.snapshot import CatalogueSnapshot
+from sinks.words import query_words
 
 T = TypeVar("T")
 
@@ -356,7 +357,7 @@ class AsyncRecommender:
                 f"the query's vector has shape {vector.shape}, and the profiles are of {model.name} "
                 f"({model.dimension} dimensions): encode it with that model"
             )
-        return Query(vector, query_hash(self._query_key(text)))
+        return Query(vector, query_hash(self._query_key(text)), query_words(text))
 
     async def _read(
         self, serving: Serving, user_ids: Iterable[str], payload: qdrant.WithPayloadSelector

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from sinks.catalogue import Nearby, Product
 from sinks.derivation import Vector
 from sinks.snapshot import CatalogueSnapshot
+from sinks.words import Words, product_words
 from streams.products import mean_of
 
 
@@ -23,6 +26,11 @@ class MemoryCatalogue:
         }
         self.mean = mean_of(np.stack([*self.vectors.values()]))
         shown = [product for product in self._products.values() if product.available]
+        self._holders: dict[int, dict[str, float]] = defaultdict(dict)
+        for product in shown:
+            words = product_words(product.text)
+            for word, weight in zip(words.ids.tolist(), words.weights.tolist(), strict=True):
+                self._holders[word][product.product_id] = weight
         self.snapshot = CatalogueSnapshot(
             product_ids=np.array([product.product_id for product in shown], np.object_),
             kinds=np.array([product.kind for product in shown], np.str_),
@@ -46,6 +54,19 @@ class MemoryCatalogue:
             ]
             for row in self.snapshot.near(queries, limit, kind=kind)
         ]
+
+    async def worded(self, words: Words, limit: int, *, kind: str | None = None) -> list[Nearby]:
+        """The available products that have most of these words, by BM25, best first, with their vectors."""
+        scores: dict[str, float] = defaultdict(float)
+        shown = len(self.snapshot.titles)
+        for word in words.ids.tolist():
+            holders = self._holders.get(word, {})
+            rarity = math.log((shown - len(holders) + 0.5) / (len(holders) + 0.5) + 1.0)
+            for product_id, weight in holders.items():
+                if kind is None or self._products[product_id].kind == kind:
+                    scores[product_id] += weight * rarity
+        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
+        return [_nearby(self._products[product_id], score, True) for product_id, score in best]
 
 
 def _nearby(product: Product, score: float, with_vectors: bool) -> Nearby:

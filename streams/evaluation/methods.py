@@ -12,6 +12,7 @@ from sinks.clicks import query_hash
 from sinks.derivation import centred
 from sinks.ranking import RankingRules
 from sinks.recommendation import Query, recommend, search
+from sinks.words import query_words
 from streams.evaluation.history import History
 from streams.evaluation.tasks import Task
 from streams.evaluation.texts import EncodedShop
@@ -132,4 +133,4 @@ class Searched:
 
 
 def _query(text: str, shop: EncodedShop) -> Query:
-    return Query(shop.queries[text], query_hash(normalise(text)))
+    return Query(shop.queries[text], query_hash(normalise(text)), query_words(text))

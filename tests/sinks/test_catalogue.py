@@ -1,6 +1,7 @@
 """Products come from a bounded cache that never hides what was written, and searches ask Qdrant."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import cast
@@ -8,7 +9,7 @@ from typing import cast
 import numpy as np
 import pytest
 from conditional_store import ConditionalStore, Unhurried
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 from qdrant_client import grpc as qdrant
 
 from sinks.catalogue import Catalogue, Product
@@ -18,6 +19,7 @@ from sinks.identity import PointIds
 from sinks.points import JSON, product_point
 from sinks.products import ProductStore
 from sinks.retry import PermanentReadError
+from sinks.words import product_words, query_words
 from sinks.writes import Write, write
 
 IDS = PointIds(bytes(range(32)))
@@ -266,3 +268,52 @@ async def test_a_provisional_product_is_known_but_not_shown_and_never_replaces(c
     }
     np.testing.assert_array_equal(products["new"].vector, AXES[1])
     assert [p.product_id for p in (await catalogue.near(AXES[1:2], 5))[0]] == ["real"]
+
+
+async def worded(catalogue: Catalogue, query: str, kind: str | None = None) -> list[tuple[str, float]]:
+    found = await catalogue.worded(query_words(query), 10, kind=kind)
+    return [(one.product_id, round(one.score, 3)) for one in found]
+
+
+@pytest.mark.end_to_end
+async def test_products_are_found_by_their_words_the_rarer_the_better(client: AsyncQdrantClient) -> None:
+    name = f"worded-{uuid.uuid4().hex[:8]}"
+    await open_generation(client, Generation(name, Model("axes", "axes@4", 4), IDS.fingerprint, {}, created_at_ms=5))
+    catalogue = a_catalogue(client, f"products--{name}")
+    titles = {"lamp": "Desk lamp", "boots": "Walking boots", "desk": "Walnut desk", "guide": "Desk care, a guide"}
+    store = ProductStore(client, catalogue, IDS)
+    await store.write(
+        [
+            Product(
+                product_id,
+                title=title,
+                available=True,
+                kind="content" if product_id == "guide" else "product",
+                vector=AXES[n],
+            )
+            for n, (product_id, title) in enumerate(titles.items())
+        ]
+    )
+    assert [product_id for product_id, _ in await worded(catalogue, "DESK lamps")] == ["lamp", "desk", "guide"]
+    assert [product_id for product_id, _ in await worded(catalogue, "desk", "content")] == ["guide"]
+    assert await worded(catalogue, "tent") == await worded(catalogue, "?") == []
+    (best,) = await catalogue.worded(query_words("boot"), 1)
+    assert best.vector is not None
+    assert best.vector.tolist() == AXES[1].tolist()
+    # ln((4 - 1 + .5) / (1 + .5) + 1) times what a word of two weighs
+    assert best.score == pytest.approx(1.204 * product_words("Walking boots").weights[0], rel=1e-3)
+
+
+@pytest.mark.end_to_end
+async def test_a_collection_that_was_made_before_there_were_words_is_written_and_read_without(
+    client: AsyncQdrantClient,
+) -> None:
+    collection = f"products--old-{uuid.uuid4().hex[:8]}"
+    params = models.VectorParams(size=4, distance=models.Distance.COSINE)
+    await client.create_collection(collection, vectors_config={"text": params})
+    catalogue = a_catalogue(client, collection)
+    store = ProductStore(client, catalogue, IDS)
+    assert await store.write([Product("lamp", title="Desk lamp", available=True, vector=AXES[0])]) == [True]
+    assert await worded(catalogue, "lamp") == []
+    assert [one.product_id for (one,) in await catalogue.near(AXES[:1], 5)] == ["lamp"]
+    await client.delete_collection(collection)

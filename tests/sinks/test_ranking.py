@@ -296,6 +296,11 @@ def test_of_a_query_without_clicks_the_text_decides():
     assert ids(shown) == ["B", "D", "E"]
 
 
+def test_the_words_of_a_query_count_beside_its_meaning():
+    found = Found([], query=[("B", 0.5), ("D", 0.5)], words={"D": 3.0})
+    assert ids(rank(NOBODY, a_taste(), found, TITLES, set(TITLES), RankingRules(5))) == ["D", "B"]
+
+
 @pytest.mark.parametrize(("clicks", "first"), [({}, "D"), ({"C": 100.0}, "C")])
 def test_a_query_whose_answer_is_known_leaves_little_to_the_person(clicks, first):
     found = Found([[("D", 0.9)]], query=[("C", 0.5), ("D", 0.5)], clicked=clicks)
