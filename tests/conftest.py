@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from services import running_qdrant
 
 from deploy.kafka import running_kafka
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("afterglow", deadline=None)
+hypothesis.settings.load_profile("afterglow")
 
 
 @pytest.fixture(scope="session")
