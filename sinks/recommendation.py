@@ -225,7 +225,8 @@ class _Asking:
         Two searches at once, and one look-up where others clicked what neither found.
         """
         directions = np.stack([*asked, query.vector])
-        directions = centred(directions / np.linalg.norm(directions, axis=1, keepdims=True), self.mean)
+        lengths = np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-9)
+        directions = centred(directions / lengths, self.mean)
         (nearby,), worded = await asyncio.gather(
             self.catalogue.near(directions[-1:], depth, kind=self.kind, with_vectors=True),
             self.catalogue.worded(query.words, depth, kind=self.kind),
