@@ -124,7 +124,7 @@ def _require(libraries: dict[str, str]) -> None:
     if missing:
         raise click.ClickException(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed, which this needs for "
-            "baselines and plots: pip install 'afterglow[evaluate]'"
+            "baselines and plots: pip install '.[evaluate]' in Afterglow's folder (`make install` does)"
         )
 
 

@@ -156,5 +156,5 @@ def test_a_missing_library_is_named(evaluate: Evaluate, monkeypatch: pytest.Monk
     code, _, err = evaluate(files)
     assert code == 1
     assert "implicit is not installed" in err
-    assert "pip install 'afterglow[evaluate]'" in err
+    assert "pip install '.[evaluate]' in Afterglow's folder" in " ".join(err.split())
     assert "implicit and matplotlib are not installed" in evaluate([*files, "--plots", "plots"])[2]
