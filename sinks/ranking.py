@@ -33,7 +33,7 @@ from sinks.scoring import (
     new_features,
     together_of,
 )
-from sinks.statistics import HALF_LIFE_MS, NEVER, NO_STATISTICS, Statistics
+from sinks.statistics import HALF_LIFE_MS, NEVER, NO_STATISTICS, Neighbourhood, Statistics
 
 _LEAST_SIMILARITY: Final = 1e-3
 _LEAST_PART: Final = 1e-3  # of a score, so that everything shown has a reason
@@ -54,9 +54,9 @@ class Reason(NamedTuple):
 
     `kind` is "bought" (before), "together" (other people bought it with what this person bought), "clicked" (other
     people clicked it after the query asked for, or after this person's), "interest" (near one of the lasting
-    interests), "recent" (near what the person has been doing within the short half-life), "popular" (sells, or is
-    clicked, now), "new" (sold for the first time lately, or announced lately) or "query" (near what was asked). `texts`
-    are the products and queries behind it, strongest first; of "bought", how often.
+    interests, or like what was bought), "recent" (near what the person has been doing within the short half-life),
+    "popular" (sells, or is clicked, now), "new" (sold for the first time lately, or announced lately) or "query" (near
+    what was asked). `texts` are the products and queries behind it, strongest first; of "bought", how often.
     """
 
     kind: str
@@ -369,8 +369,8 @@ class Ranking:
         for cause, values in self._near:
             if product_id in values:
                 parts[cause] = likeness * values[product_id] / self._totals[product_id]
-        if not found and likeness > 0.0 and self._taste.interests:
-            parts["interest", 0] = likeness
+        if not found and likeness > 0.0:
+            parts["interest", -1 - int(scored.rows[place])] = likeness
         selling = worth["sold_20"] + worth["sold_5"] + worth.get("clicked", 0.0)
         if selling > 0.0:
             parts["popular", 0] = selling
@@ -434,7 +434,7 @@ def texts_of(interest: Interest, titles: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(_text(key, titles) for key in interest.keys[:TEXTS_OF_AN_INTEREST])
 
 
-_Cause = tuple[str, int]  # the kind of a reason, and which interest, or how often
+_Cause = tuple[str, int]  # the kind of a reason, and which interest or product, or how often
 
 
 def _near(taste: Taste, found: Found) -> tuple[list[tuple[_Cause, dict[str, float]]], dict[str, float]]:
@@ -483,19 +483,21 @@ class _Telling:
         return texts
 
     def _look_up(self, kind: str, number: int) -> tuple[str, ...]:
+        if kind == "interest" and number < 0:  # near none of them; like things that were bought
+            return self._bought_like(self._statistics.alike, -1 - number)
         if kind == "interest":
             return texts_of(self._taste.interests[number], self._titles)
         if kind == "recent":
             return _newest_texts(self._state, self._titles)
         if kind == "together":
-            return self._bought_with(number)
+            return self._bought_like(self._statistics.together, number)
         if kind == "clicked":
             return self._clicked_after(number)
         return (f"{number}×",) if kind == "bought" else ()
 
-    def _bought_with(self, product: int) -> tuple[str, ...]:
-        """What of the history the product is bought together with, most often first."""
-        shares = self._statistics.together.shares(self._own_rows, product)
+    def _bought_like(self, neighbourhood: Neighbourhood, product: int) -> tuple[str, ...]:
+        """What of the history is nearest to the product there, the nearest first."""
+        shares = neighbourhood.shares(self._own_rows, product)
         best = np.argsort(-shares, kind="stable")[:TEXTS_OF_AN_INTEREST].tolist()
         bought = [self._history[self._own[place]] for place in best if shares[place] > 0.0]
         return tuple(self._titles.get(product_id, product_id) for product_id in bought)

@@ -391,3 +391,10 @@ def test_whatever_is_known_every_place_is_filled_and_has_reasons_that_add_up_to_
         assert all(reason.share > 0.0 for reason in one.because)
         assert sum(reason.share for reason in one.because) == pytest.approx(1.0)
     assert shown == rank(state, taste, found, TITLES, available, rules, shop)
+
+
+def test_what_is_like_something_bought_names_that_and_not_the_strongest_interest():
+    shop = statistics_of("ABCD", NOW, alike={("C", "D"): 0.5})
+    state, taste = a_buyer(("A", "C")), a_taste(SHOES, TENTS, at=NOW)
+    (shown,) = rank(state, taste, Found([[], []]), TITLES, {"D"}, RankingRules(5), shop)
+    assert [reason.texts for reason in shown.because if reason.kind == "interest"] == [("Tent",)]
