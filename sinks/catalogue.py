@@ -45,6 +45,8 @@ class Product(NamedTuple):
     kind: str = "product"
     """product, content or ad."""
     available: bool = False
+    related: tuple[str, ...] = ()
+    """Ids of the products that it goes with, as its own event names them."""
     deleted: bool = False
     """The mark of a product that was deleted; never available."""
     revised: bool = False
@@ -289,6 +291,7 @@ def _product(product_id: str, point: qdrant.RetrievedPoint) -> Product:
         price=number_of(stored["price"]) if "price" in stored else None,
         kind=stored["kind"].string_value,
         available=stored["available"].bool_value,
+        related=tuple(one.string_value for one in stored["related"].list_value.values),
         deleted=stored["deleted"].bool_value,
         revised=stored["revised"].bool_value,
         ts=stored["ts"].integer_value if "ts" in stored else None,

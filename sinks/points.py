@@ -29,9 +29,9 @@ vectors              `long`, `short`: [d] float16, cosine; `interests`: [k, d] f
 **A product's point** (collection `products`): vector `text` ([d] float32, cosine; absent in the mark of a
 deleted product that never had one), `words` (sparse, by `sinks.words`; absent where `text` is, and in collections
 made before there was one); payload `product_id`, `title`, `brand`, `category`, `kind` (strings),
-`price` (float), `available` (boolean), `deleted` (true in a deleted product's mark, else absent), `revised` (true
-once it was stored under another text, else absent), `ts` (ms), `topic_id`, `partition`, `offset` (of the event it is
-from), `version`.
+`price` (float), `related` (strings: ids of products that it goes with; absent without any), `available` (boolean),
+`deleted` (true in a deleted product's mark, else absent), `revised` (true once it was stored under another text, else
+absent), `ts` (ms), `topic_id`, `partition`, `offset` (of the event it is from), `version`.
 """
 
 import math

@@ -137,6 +137,8 @@ def _payload(product: Product) -> dict[str, JSON | bytes]:
         "partition": partition,
         "offset": offset,
     }
+    if product.related:
+        payload["related"] = list(product.related)
     if product.price is not None:
         payload["price"] = product.price
     if product.ts is not None:

@@ -19,6 +19,7 @@ from msgspec import Meta
 
 MAX_ID: Final = 256
 MAX_TEXT: Final = 4096
+MAX_RELATED: Final = 32
 MAX_QUANTITY: Final = 1_000_000_000
 DAY_MS: Final = 86_400_000
 
@@ -98,6 +99,10 @@ class Product(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     price: Price | None = None
     kind: Annotated[Kind, Meta(description="What it is; readers can ask for one kind.")] = "product"
     available: Annotated[bool, Meta(description="Whether it may be recommended.")] = True
+    related: Annotated[
+        Annotated[tuple[Identifier, ...], Meta(max_length=MAX_RELATED)] | None,
+        Meta(description="Products it goes with, known or not; each is then related to it as well."),
+    ] = None
     ts: Milliseconds | None = None
 
 
@@ -216,6 +221,7 @@ _WHERE: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$\.(?P<field>\w+)(?P<insid
 _MISSING: Final = re.compile(r"^Object missing required field `(\w+)`$")
 _TYPE: Final = re.compile(r"^Expected `(.+)`, got `(.+)`$")
 _LENGTH: Final = re.compile(r"^Expected `str` of length (>=|<=) (\d+)$")
+_NUMBER_OF: Final = re.compile(r"^Expected `array` of length <= (\d+)$")
 _RANGE: Final = re.compile(r"^Expected `(?:int|float)` (>=|<=) (\S+)$")
 _CHOICE: Final = re.compile(r"^Invalid enum value (.*)$")
 _NAMES: Final = {
@@ -240,6 +246,9 @@ def _refusal(error: Exception) -> InvalidEvent:
         what = str(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "it ends too early")
         return InvalidEvent("value", f"is not JSON: {what}")
     field, what = where["field"] or "value", where["what"]
+    if where["inside"]:
+        within = _refusal(type(error)(f"{what} - at `$.{field}`"))
+        return InvalidEvent(field, f"has an entry that {within.reason}")
     if missing := _MISSING.match(what):
         return InvalidEvent(missing[1], "is missing")
     if mismatch := _TYPE.match(what):
@@ -252,6 +261,8 @@ def _refusal(error: Exception) -> InvalidEvent:
         return InvalidEvent(field, f"must be {_NAMES.get(wanted, wanted)}, got {_kind_of(got)}{advice}")
     if length := _LENGTH.match(what):
         return InvalidEvent(field, "is empty" if length[1] == ">=" else f"is longer than {length[2]} characters")
+    if most := _NUMBER_OF.match(what):
+        return InvalidEvent(field, f"has more than {most[1]} entries")
     if limit := _RANGE.match(what):
         bound = limit[2].removesuffix(".0")
         return InvalidEvent(field, f"must be {bound} or {'more' if limit[1] == '>=' else 'less'}")

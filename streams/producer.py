@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -131,6 +132,7 @@ class EventProducer:
         kind: Kind = "product",
         available: bool = True,
         ts: int | None = None,
+        related: Sequence[str] = (),
     ) -> None:
         """Send a product, new or changed: it replaces what was known of it."""
         self.produce(
@@ -143,6 +145,7 @@ class EventProducer:
                 kind=kind,
                 available=available,
                 ts=ts,
+                related=tuple(related) or None,
             )
         )
 

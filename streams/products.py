@@ -158,18 +158,25 @@ def stored_product(event: Product, source: tuple[str, int, int] = UNSOURCED) -> 
         price=event.price,
         kind=event.kind,
         available=event.available,
+        related=related_of(event),
         ts=event.ts,
         source=source,
     )
 
 
+def related_of(event: Product) -> tuple[str, ...]:
+    """Each product that it goes with once, and not itself."""
+    return tuple(one for one in dict.fromkeys(event.related or ()) if one != event.product_id)
+
+
 def _is_change(product: StoredProduct, stored: StoredProduct | None) -> bool:
     """Whether a list might be another one with it: a price alone makes none."""
-    return stored is None or (product.text, product.kind, product.available, product.deleted) != (
+    return stored is None or (product.text, product.kind, product.available, product.deleted, product.related) != (
         stored.text,
         stored.kind,
         stored.available,
         stored.deleted,
+        stored.related,
     )
 
 

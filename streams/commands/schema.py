@@ -47,7 +47,13 @@ _EVENTS: Final[dict[str, tuple[type[Event], list[Event]]]] = {
         [
             Product(product_id="p-4", title="Leather walking boots"),
             Product(
-                product_id="p-5", title="Wool socks", brand="Alder", category="Clothing", price=12.5, available=False
+                product_id="p-5",
+                title="Wool socks",
+                brand="Alder",
+                category="Clothing",
+                price=12.5,
+                available=False,
+                related=("p-4",),
             ),
         ],
     ),

@@ -96,6 +96,22 @@ def test_what_is_refused_and_why(value: bytes, field: str, reason: str) -> None:
     assert refusal(decode_purchase, value) == (field, reason)
 
 
+def test_a_product_names_those_it_goes_with() -> None:
+    assert decode_product(b'{"product_id":"p","title":"Lamp","related":["bulb","p-9"]}', NOW) == Product(
+        "p", "Lamp", related=("bulb", "p-9")
+    )
+    assert decode_product(b'{"product_id":"p","title":"Lamp","related":null}', NOW) == Product("p", "Lamp")
+    for related, reason in (
+        ('"bulb"', "must be an array, got a string"),
+        ("[17]", "has an entry that must be a string, got an integer; write it in quotes"),
+        ('["bulb",""]', "has an entry that is empty"),
+        ('["' + "b" * 257 + '"]', "has an entry that is longer than 256 characters"),
+        ("[" + ",".join(['"bulb"'] * 33) + "]", "has more than 32 entries"),
+    ):
+        value = f'{{"product_id":"p","title":"t","related":{related}}}'
+        assert refusal(decode_product, value) == ("related", reason)
+
+
 def test_kind_and_availability() -> None:
     assert refusal(decode_product, '{"product_id":"p","title":"t","kind":"service"}') == (
         "kind",
