@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 import click
 
@@ -18,10 +18,14 @@ from streams.commands.output import print_json
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from streams.evaluation.evaluation import Options
+    from encoders.client import EncoderClient
+    from streams.evaluation.comparison import Compared
+    from streams.evaluation.evaluation import Options, Report
     from streams.evaluation.files import Shop
     from streams.evaluation.results import RoundResult
     from streams.evaluation.rounds import Round
+
+T = TypeVar("T")
 
 _LIBRARIES: Final = {"implicit": "implicit", "scikit-learn": "sklearn"}
 _WIDTH: Final = 180  # of tables, where nobody's terminal sets one
@@ -44,6 +48,13 @@ _WIDTH: Final = 180  # of tables, where nobody's terminal sets one
     "--dump", type=click.File("wb", lazy=False), metavar="FILE", help="Write the recommendations, a JSON line a task."
 )
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER", help="Write PNG plots.")
+@click.option(
+    "--model",
+    "models",
+    metavar="MODEL",
+    multiple=True,
+    help='Encode texts by it: a folder, a hub name, or "" for the packaged one. Twice or more: compare them.',
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of intervals, and of baselines that draw.")
 @as_json
 @with_settings
@@ -58,6 +69,7 @@ def command(
     noise: float,
     dump: IO[bytes] | None,
     plots: Path | None,
+    models: tuple[str, ...],
     seed: int,
     as_json: bool,
 ) -> None:
@@ -74,6 +86,10 @@ def command(
     recall@k is hits / min(k, size of the order). "New" is what the customer never bought before: looked for in the
     list of everything, and in a list without what was bought before.
 
+    With several --model, models are compared instead of baselines: the same tasks by each, as it is served and by
+    closeness of its texts alone, and what each has more than the first. The long tail are the products of the lower
+    eight tenths by what sold before TIME; an unseen query is one that nobody had typed by then.
+
     --noise .3 adds searches without a meaning to everybody's history before TIME, three for ten of their events:
     misspelt, random letters, codes and product numbers, somebody else's.
 
@@ -82,12 +98,14 @@ def command(
     """
     from streams.evaluation.evaluation import Options
     from streams.evaluation.files import read_shop
-    from streams.evaluation.fitted import left_out
-    from streams.evaluation.results import results_of
 
     if purchases is None and searches is None:
         raise click.UsageError("give --purchases FILE, --searches FILE, or both")
-    _require({**_LIBRARIES, "matplotlib": "matplotlib"} if plots else _LIBRARIES)
+    names = _names(models)
+    comparing = len(models) > 1
+    if comparing and dump is not None:
+        raise click.UsageError("--dump writes the lists of one model: leave it out, or all but one --model")
+    _require({**({} if comparing else _LIBRARIES), **({"matplotlib": "matplotlib"} if plots else {})})
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
     options = Options(cut, limit, prequential, seed)
@@ -98,11 +116,12 @@ def command(
             from streams.evaluation.noise import with_noise
 
             shop = with_noise(shop, noise, cut, seed)
-        for told in left_out(len(shop.products)):
-            click.echo(told, err=True)
-        rounds = _evaluated(settings, shop, options, report)
-        report("drawing intervals", 0, 1)
-        results = [results_of(round_, limit=limit, seed=seed) for round_ in rounds]
+        rounds: list[Round]
+        results: Sequence[Sequence[RoundResult | Compared]]
+        if comparing:
+            rounds, results = _compared(settings, shop, dict(zip(names, models, strict=True)), options, report)
+        else:
+            rounds, results = _beside_baselines(settings, shop, models, options, report)
     if dump is not None:
         from streams.evaluation.dump import dumped
 
@@ -128,21 +147,64 @@ def _require(libraries: dict[str, str]) -> None:
         )
 
 
-def _evaluated(
-    settings: Settings, shop: Shop, options: Options, report: Callable[[str, int, int], None]
-) -> list[Round]:
-    """By the encoding worker that is set or runs; by one of its own where there is none."""
+def _beside_baselines(
+    settings: Settings, shop: Shop, models: Sequence[str], options: Options, report: Report
+) -> tuple[list[Round], list[list[RoundResult]]]:
+    """By the given model; by the encoding worker that is set or runs; by one of its own where there is none."""
+    from streams.evaluation.evaluation import evaluate
+    from streams.evaluation.fitted import left_out
+    from streams.evaluation.results import results_of
+
+    for told in left_out(len(shop.products)):
+        click.echo(told, err=True)
+    model = models[0] if models else None
+    rounds = _encoding(settings, model, report, lambda encoder: evaluate(shop, encoder, settings, options, report))
+    report("drawing intervals", 0, 1)
+    return rounds, [results_of(round_, limit=options.limit, seed=options.seed) for round_ in rounds]
+
+
+def _compared(
+    settings: Settings, shop: Shop, models: Mapping[str, str], options: Options, report: Report
+) -> tuple[list[Round], list[list[Compared]]]:
+    """One model after the other encodes the texts; then all of them are asked the same."""
+    from encoders.text import normalise
+    from streams.evaluation.comparison import compared
+    from streams.evaluation.evaluation import compare
+    from streams.evaluation.texts import encode_shop
+
+    encoded = {}
+    for name, model in models.items():
+        report(f"encoding texts by {name}", 0, 1)
+        encoded[name] = _encoding(settings, model, report, lambda encoder: encode_shop(shop, encoder))
+    rounds = asyncio.run(compare(shop, encoded, settings, options, report))
+    report("drawing intervals", 0, 1)
+    seen = {normalise(search.query) for search in shop.searches if search.ts < options.cut}
+    results = compared(rounds, [*encoded], seen, limit=options.limit, seed=options.seed)
+    return rounds, [[one for one in results if one.kind == round_.kind] for round_ in rounds]
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """What models are called in tables: the last part of each, or where that is not its own, all of it."""
+    if len(set(models)) < len(models):
+        raise click.UsageError("the same --model is given twice: there is nothing to compare")
+    short = [Path(model).name or "packaged" for model in models]
+    return [one if short.count(one) == 1 else model for one, model in zip(short, models, strict=True)]
+
+
+def _encoding(
+    settings: Settings, model: str | None, report: Report, work: Callable[[EncoderClient], Awaitable[T]]
+) -> T:
+    """What `work` makes with an encoding worker: one of its own of the given model; else that which is set or runs."""
     from encoders.client import EncoderClient
     from streams.commands.own_encoder import encoding_with
-    from streams.evaluation.evaluation import evaluate
     from streams.reading import ENCODER_SECONDS
 
-    async def run(address: str) -> list[Round]:
+    async def run(address: str) -> T:
         encoder = EncoderClient(address)
         try:
             async with asyncio.timeout(ENCODER_SECONDS):
                 await encoder.describe()
-            return await evaluate(shop, encoder, settings, options, report)
+            return await work(encoder)
         except TimeoutError:
             raise click.ClickException(
                 f"the encoding worker at {address} did not answer in {ENCODER_SECONDS:.0f} s: start `afterglow "
@@ -151,9 +213,10 @@ def _evaluated(
         finally:
             await encoder.close()
 
+    if model is None and settings.encoder.address:
+        return asyncio.run(run(settings.encoder_address))
     report("loading the model", 0, 1)
-    theirs = nullcontext(settings) if settings.encoder.address else encoding_with(settings, settings.encoder.model)
-    with theirs as served:
+    with encoding_with(settings, settings.encoder.model if model is None else model) as served:
         return asyncio.run(run(served.encoder_address))
 
 
@@ -186,15 +249,16 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, of: bar.update(task, description=what, completed=done, total=max(of, 1))
 
 
-def _print(results: list[RoundResult], options: Options) -> None:
+def _print(results: Sequence[RoundResult | Compared], options: Options) -> None:
     from rich.console import Console
 
-    from streams.evaluation.table import tables
+    from streams.evaluation.comparison import Compared
+    from streams.evaluation.table import tables, tables_of_models
 
     console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
     running = "each predicted, then learned" if options.prequential else "frozen at the cut"
     console.print(f"cut {shown(options.cut)} UTC; {running}; lists of {options.limit}")
     for result in results:
-        for title, table in tables(result):
+        for title, table in tables_of_models(result) if isinstance(result, Compared) else tables(result):
             console.print(f"\n[bold]{title}")
             console.print(table)

@@ -8,16 +8,16 @@ given, so all of those after the cut are asked, either way.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from threadpoolctl import threadpool_limits
 
+from streams.evaluation.contenders import beside_baselines, of_models
 from streams.evaluation.files import Shop
-from streams.evaluation.rounds import Round, Rounds
+from streams.evaluation.rounds import Asked, Counted, Round, Rounds
 from streams.evaluation.tasks import Task
-from streams.evaluation.texts import Encoder, encode_shop
-from streams.evaluation.tfidf import TfidfEncoder
+from streams.evaluation.texts import EncodedShop, Encoder, encode_shop
 from streams.evaluation.timeline import Step, timeline
 from streams.products import stored_product
 from streams.settings import Settings
@@ -46,25 +46,41 @@ async def evaluate(
 
     Raises NothingToPredict where there are none, UnfitFile, and what the encoder raises.
     """
-    with threadpool_limits(1, "blas"):  # thousands of small products of matrices: more threads get in each other's way
-        return await _evaluate(shop, encoder, settings, options, report)
+    from streams.evaluation.tfidf import TfidfEncoder  # of a library that comparing models does without
 
-
-async def _evaluate(shop: Shop, encoder: Encoder, settings: Settings, options: Options, report: Report) -> list[Round]:
-    steps = timeline(shop.purchases, shop.searches)
-    start = bisect_left(steps, options.cut, key=lambda step: step.ts)
     report("encoding texts", 0, 1)
     encoded = await encode_shop(shop, encoder)
     words = TfidfEncoder([stored_product(product).text for product in shop.products])
-    rounds = Rounds(encoded, await encode_shop(shop, words), settings, seed=options.seed)
-    for done, step in enumerate(steps[:start]):
-        report("learning the history", done, start)
-        rounds.learn(step)
-    rounds.reached_cut()
-    if options.prequential:
-        await _predict_and_learn(rounds, steps[start:], options, report)
-    else:
-        await _predict(rounds, steps[start:], options, report)
+    counted = Counted(encoded)
+    asked = beside_baselines(encoded, await encode_shop(shop, words), counted, settings, seed=options.seed)
+    return await _rounds(shop, counted, asked, options, report)
+
+
+async def compare(
+    shop: Shop,
+    encoded: Mapping[str, EncodedShop],
+    settings: Settings,
+    options: Options,
+    report: Report = lambda *_: None,
+) -> list[Round]:
+    """The same rounds, by each model: `encoded` is the shop's texts by it. Raises NothingToPredict."""
+    counted = Counted(next(iter(encoded.values())))
+    return await _rounds(shop, counted, of_models(encoded, settings), options, report)
+
+
+async def _rounds(shop: Shop, counted: Counted, asked: Asked, options: Options, report: Report) -> list[Round]:
+    steps = timeline(shop.purchases, shop.searches)
+    start = bisect_left(steps, options.cut, key=lambda step: step.ts)
+    rounds = Rounds(counted, asked)
+    with threadpool_limits(1, "blas"):  # thousands of small products of matrices: more threads hinder each other
+        for done, step in enumerate(steps[:start]):
+            report("learning the history", done, start)
+            rounds.learn(step)
+        rounds.reached_cut()
+        if options.prequential:
+            await _predict_and_learn(rounds, steps[start:], options, report)
+        else:
+            await _predict(rounds, steps[start:], options, report)
     found = [one for one in (rounds.of_orders, rounds.of_clicks, rounds.of_queries) if one.tasks]
     if not found:
         raise NothingToPredict(

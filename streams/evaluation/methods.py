@@ -69,9 +69,8 @@ class Recommended:
 class DecayedAverage:
     """The products nearest to one average of all that a user did, by the long half-life: the usual profile vector."""
 
-    name = "one decayed average"
-
-    def __init__(self, history: History) -> None:
+    def __init__(self, name: str, history: History) -> None:
+        self.name = name
         self._history = history
 
     async def lists(self, tasks: Sequence[Task], limit: int, *, new_only: bool) -> list[list[str]]:
@@ -130,6 +129,20 @@ class Searched:
             )
             lists.append([one.product_id for one, _ in found])
         return lists
+
+
+class Nearest:
+    """The products whose texts are nearest to the query's, and nothing else: no words, no clicks, no person."""
+
+    def __init__(self, name: str, shop: EncodedShop) -> None:
+        self.name = name
+        self._shop = shop
+
+    async def lists(self, tasks: Sequence[Task], limit: int, *, new_only: bool) -> list[list[str]]:
+        catalogue = self._shop.catalogue
+        queries = np.stack([self._shop.queries[task.query] for task in tasks])
+        found = catalogue.snapshot.near(centred(queries, catalogue.mean), limit)
+        return [list(one.product_ids) for one in found]
 
 
 def _query(text: str, shop: EncodedShop) -> Query:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +12,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from streams.evaluation.comparison import Compared
 from streams.evaluation.results import RoundResult, values_of
-from streams.evaluation.rounds import AFTERGLOW, Round
+from streams.evaluation.rounds import Round
 from streams.evaluation.table import TITLES, headings
 
 _WEEK_MS: Final = 7 * 86_400_000
 _OURS: Final = "#d1495b"
 _THEIRS: Final = "#8d99ae"
-_PANELS: Final = 4  # side by side, in two rows
+_PANELS: Final = 4  # side by side
 _TASKS_OF_A_POINT: Final = 20  # a mean of fewer is noise
 
 
-def draw(results: Sequence[RoundResult], rounds: Sequence[Round], folder: Path) -> list[Path]:
+def draw(results: Sequence[RoundResult | Compared], rounds: Sequence[Round], folder: Path) -> list[Path]:
     """Three files for each kind of task: every method's figures, recall by popularity, and recall week by week."""
     drawn = []
     for result, round_ in zip(results, rounds, strict=True):
@@ -38,14 +40,15 @@ def draw(results: Sequence[RoundResult], rounds: Sequence[Round], folder: Path) 
     return drawn
 
 
-def _methods(result: RoundResult) -> Figure:
-    """Bars with 95% intervals, Afterglow on top. What is of the catalogue as a whole has no interval."""
+def _methods(result: RoundResult | Compared) -> Figure:
+    """Bars with 95% intervals, the first method on top. What is of the catalogue as a whole has no interval."""
     methods = result.methods[::-1]
     names = [method.method for method in methods]
-    colours = [_OURS if name == AFTERGLOW else _THEIRS for name in names]
+    colours = [*[_THEIRS] * (len(names) - 1), _OURS]
     shown = {name: heading for name, heading in headings(result.limit).items() if name in methods[0].metrics}
-    figure = Figure(figsize=(3.2 * _PANELS + 2, 2 * (0.35 * len(methods) + 0.8)), layout="constrained")
-    panels = figure.subplots(2, _PANELS, sharey=True).ravel()
+    rows = math.ceil((len(shown) + 1) / _PANELS)
+    figure = Figure(figsize=(3.2 * _PANELS + 2, rows * (0.35 * len(methods) + 0.8)), layout="constrained")
+    panels = figure.subplots(rows, _PANELS, sharey=True).ravel()
     for axes, (name, heading) in zip(panels, shown.items(), strict=False):
         found = [method.metrics[name] for method in methods]
         means = np.array([interval.mean for interval in found])
@@ -60,16 +63,17 @@ def _methods(result: RoundResult) -> Figure:
     return figure
 
 
-def _long_tail(result: RoundResult) -> Figure:
+def _long_tail(result: RoundResult | Compared) -> Figure:
     figure, axes = _lines("products by popularity before the cut, in tenths (10: the best sellers)", "recall")
     for method in result.methods:
         found = [(one.decile, one.recall) for one in method.deciles if one.recall is not None]
-        _line(axes, method.method, [decile for decile, _ in found], [recall for _, recall in found])
+        line = [decile for decile, _ in found], [recall for _, recall in found]
+        _line(axes, method.method, *line, ours=method is result.methods[0])
     axes.legend(fontsize=8)
     return figure
 
 
-def _weeks(result: RoundResult, round_: Round) -> Figure:
+def _weeks(result: RoundResult | Compared, round_: Round) -> Figure:
     """Of weeks with a few tasks at least: each begins a whole number of weeks after the first task."""
     figure, axes = _lines("week of the task", f"recall@{result.limit}")
     times = np.array([task.ts for task in round_.tasks])
@@ -78,7 +82,8 @@ def _weeks(result: RoundResult, round_: Round) -> Figure:
     starts = [datetime.fromtimestamp((times.min() + week * _WEEK_MS) / 1000, UTC).strftime("%d %b") for week in told]
     for name, lists in round_.lists.items():
         recalls = values_of(round_.tasks, lists, result.limit)["recall"]
-        _line(axes, name, starts, [float(recalls[weeks == week].mean()) for week in told])
+        means = [float(recalls[weeks == week].mean()) for week in told]
+        _line(axes, name, starts, means, ours=name == result.methods[0].method)
     axes.legend(fontsize=8)
     return figure
 
@@ -92,6 +97,5 @@ def _lines(across: str, up: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(axes: Axes, method: str, across: Sequence[int] | Sequence[str], up: Sequence[float]) -> None:
-    ours = method == AFTERGLOW
+def _line(axes: Axes, method: str, across: Sequence[int] | Sequence[str], up: Sequence[float], *, ours: bool) -> None:
     axes.plot(across, up, marker="o", label=method, linewidth=3 if ours else 1.3, color=_OURS if ours else None)

@@ -30,14 +30,19 @@ class Decile(msgspec.Struct, frozen=True):
     shown: float  # share of all places in the mixed lists
 
 
-class MethodResult(msgspec.Struct, frozen=True):
-    """One method's figures over all tasks of a kind, and what Afterglow has more (negative: less), paired."""
+class Figures(msgspec.Struct, frozen=True):
+    """One method's figures over all tasks of a kind."""
 
     method: str
     metrics: dict[str, Interval]
     coverage_mixed_list: float  # share of the available products that are in any list
     coverage_new_only_list: float | None
     deciles: list[Decile]
+
+
+class MethodResult(Figures, frozen=True):
+    """And what Afterglow has more (negative: less), paired."""
+
     afterglow_minus_this: dict[str, Interval]
 
 
@@ -65,23 +70,31 @@ def _result(round_: Round, *, limit: int, seed: int, only_first: bool) -> RoundR
     tasks = round_.tasks
     bootstrap = Bootstrap([task.user_id for task in tasks], seed=seed)
     values = {name: values_of(tasks, lists, limit) for name, lists in round_.lists.items()}
-    ours = values[AFTERGLOW]
     methods = [
         MethodResult(
-            method=name,
-            metrics=_intervals(bootstrap, values[name]),
-            coverage_mixed_list=_coverage(round_, [one.mixed for one in lists]),
-            coverage_new_only_list=_coverage(round_, [one.new_only for one in lists]) if round_.kind != QUERY else None,
-            deciles=deciles_of(tasks, lists, round_.popularity),
-            afterglow_minus_this=(
-                {}
-                if name == AFTERGLOW
-                else _intervals(bootstrap, {metric: ours[metric] - row for metric, row in values[name].items()})
-            ),
+            **msgspec.structs.asdict(figures_of(round_, name, own, bootstrap)),
+            afterglow_minus_this={} if name == AFTERGLOW else differences(values[AFTERGLOW], own, bootstrap),
         )
-        for name, lists in round_.lists.items()
+        for name, own in values.items()
     ]
     return RoundResult(round_.kind, only_first, len(tasks), len({task.user_id for task in tasks}), limit, methods)
+
+
+def figures_of(round_: Round, method: str, values: Mapping[str, Values], bootstrap: Bootstrap) -> Figures:
+    """`values` are the method's by metric, one a task."""
+    lists = round_.lists[method]
+    return Figures(
+        method=method,
+        metrics=_intervals(bootstrap, values),
+        coverage_mixed_list=_coverage(round_, [one.mixed for one in lists]),
+        coverage_new_only_list=_coverage(round_, [one.new_only for one in lists]) if round_.kind != QUERY else None,
+        deciles=deciles_of(round_.tasks, lists, round_.popularity),
+    )
+
+
+def differences(more: Mapping[str, Values], less: Mapping[str, Values], bootstrap: Bootstrap) -> dict[str, Interval]:
+    """By metric, what `more` has more than `less` (negative: less), task by task."""
+    return _intervals(bootstrap, {metric: row - less[metric] for metric, row in more.items()})
 
 
 def _intervals(bootstrap: Bootstrap, values: Mapping[str, Values]) -> dict[str, Interval]:
@@ -124,18 +137,23 @@ def values_of(tasks: Sequence[Task], lists: Sequence[Lists], limit: int) -> dict
     return dict(zip(names, np.array(rows, np.float64).T, strict=True))
 
 
-def deciles_of(tasks: Sequence[Task], lists: Sequence[Lists], popularity: Mapping[str, float]) -> list[Decile]:
-    """From the least popular tenth of the products to the most; of equally popular ones the lower id is first."""
+def decile_of(popularity: Mapping[str, float]) -> dict[str, int]:
+    """Of each product, 0 (sold least) to 9: of equally popular ones the lower id is first."""
     order = sorted(popularity, key=lambda product_id: (popularity[product_id], product_id))
-    decile_of = {product_id: place * DECILES // len(order) for place, product_id in enumerate(order)}
+    return {product_id: place * DECILES // len(order) for place, product_id in enumerate(order)}
+
+
+def deciles_of(tasks: Sequence[Task], lists: Sequence[Lists], popularity: Mapping[str, float]) -> list[Decile]:
+    """From the least popular tenth of the products to the most."""
+    tenths = decile_of(popularity)
     wanted, found, shown = (np.zeros(DECILES, np.int64) for _ in range(3))
     for task, (mixed, _) in zip(tasks, lists, strict=True):
         listed = set(mixed)
-        for product_id in task.wanted & decile_of.keys():
-            wanted[decile_of[product_id]] += 1
-            found[decile_of[product_id]] += product_id in listed
+        for product_id in task.wanted & tenths.keys():
+            wanted[tenths[product_id]] += 1
+            found[tenths[product_id]] += product_id in listed
         for product_id in mixed:
-            shown[decile_of[product_id]] += 1
+            shown[tenths[product_id]] += 1
     places = max(int(shown.sum()), 1)
     return [
         Decile(number + 1, of, hits, hits / of if of else None, places_here / places)

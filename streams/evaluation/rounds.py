@@ -10,21 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.text import clean
-from streams.evaluation.baselines import DAY_MS, OwnMost, Popular, Ranked, Scorer
-from streams.evaluation.fitted import fitted_baselines
-from streams.evaluation.history import History
-from streams.evaluation.methods import DecayedAverage, Method, Recommended, RecommendedForQuery, Searched
+from streams.evaluation.methods import Learner, Method
 from streams.evaluation.past import Past
 from streams.evaluation.tasks import NEXT_CLICK, NEXT_ORDER, QUERY, Task, wanted_of
 from streams.evaluation.texts import EncodedShop
 from streams.evaluation.timeline import Order, Step
 from streams.events import Search
-from streams.settings import Settings
 
 AFTERGLOW: Final = "Afterglow"
-_LEXICAL: Final = "TF-IDF for the transformer"
-_POPULAR_DAYS: Final = 30  # of orders
-_POPULAR_CLICKS_DAYS: Final = 14
 
 
 class Lists(NamedTuple):
@@ -64,35 +57,45 @@ class Round:
             self.lists.setdefault(method.name, []).extend(map(Lists, mixed, new_only))
 
 
+class Asked(NamedTuple):
+    """Who learns from the timeline, and who is asked; of each kind of task the first is whom it is about."""
+
+    learners: Sequence[Learner]
+    orders: Sequence[Method]
+    clicks: Sequence[Method]
+    queries: Sequence[Method]
+
+
+class Counted:
+    """What everybody bought and clicked, and which of the products are available: [n], in the order of their ids."""
+
+    def __init__(self, shop: EncodedShop) -> None:
+        product_ids = sorted(shop.catalogue.vectors)
+        shown = set(shop.catalogue.snapshot.titles)
+        self.available = np.array([product_id in shown for product_id in product_ids])
+        self.orders = Past(product_ids, Order)
+        self.clicks = Past(product_ids, Search)
+
+
 class Rounds:
     """All that learns from the timeline, and all that is asked."""
 
-    def __init__(self, shop: EncodedShop, lexical: EncodedShop, settings: Settings, *, seed: int) -> None:
-        """`lexical` is the same shop, its texts in the vector space that stands in for the transformer's."""
-        product_ids = sorted(shop.catalogue.vectors)
-        shown = set(shop.catalogue.snapshot.titles)
-        self._available = np.array([product_id in shown for product_id in product_ids])
-        self._history = History(shop, settings)
-        self._lexical = History(lexical, settings)
-        self._orders = Past(product_ids, Order)
-        self._clicks = Past(product_ids, Search)
+    def __init__(self, counted: Counted, asked: Asked) -> None:
+        self._available = counted.available
+        self._orders, self._clicks = counted.orders, counted.clicks
+        self._learners = asked.learners
         self._known: set[str] = set()
         self._first_orders: set[str] = set()
         self._first_clicks: set[str] = set()
-        self._hides_bought = settings.derivation.exclude_bought
-        orders = self._baselines(self._orders, "most bought by the customer", _POPULAR_DAYS, seed)
-        clicks = self._baselines(self._clicks, "most clicked by the user", _POPULAR_CLICKS_DAYS, seed)
-        self.of_orders = Round(NEXT_ORDER, [*self._afterglow(), *orders])
-        self.of_clicks = Round(NEXT_CLICK, [*self._afterglow(), *clicks])
-        searched: list[Method] = [RecommendedForQuery(AFTERGLOW, self._history)]
-        searched += [Searched("without the person", self._history), Searched(_LEXICAL, self._lexical)]
-        self.of_queries = Round(QUERY, [*searched, clicks[0]])
+        self.of_orders = Round(NEXT_ORDER, asked.orders)
+        self.of_clicks = Round(NEXT_CLICK, asked.clicks)
+        self.of_queries = Round(QUERY, asked.queries)
 
     def learn(self, step: Step) -> None:
         """What happened next, to everyone who remembers. Steps come in the order of time."""
         self._known.add(step.user_id)
-        self._history.learn(step)
-        self._lexical.learn(step)
+        for learner in self._learners:
+            learner.learn(step)
         self._orders.learn(step)
         self._clicks.learn(step)
 
@@ -124,21 +127,6 @@ class Rounds:
             yield self.of_clicks, Task(user_id, ts, at, wanted, known, first=first)
         if clean(step.query):
             yield self.of_queries, Task(user_id, ts, at, wanted, known, step.query)
-
-    def _afterglow(self) -> list[Method]:
-        """As it is, and what is left of it without a part."""
-        return [
-            Recommended(AFTERGLOW, self._history, exclude_bought=self._hides_bought),
-            Recommended(_LEXICAL, self._lexical, exclude_bought=self._hides_bought),
-            DecayedAverage(self._history),
-        ]
-
-    def _baselines(self, past: Past, own: str, popular_days: int, seed: int) -> list[Method]:
-        """What is popular comes first."""
-        scorers: list[Scorer] = [Popular(f"popular, {popular_days} days", past), OwnMost(own, past)]
-        scorers += fitted_baselines(past, seed=seed)
-        popular_ms = popular_days * DAY_MS
-        return [Ranked(scorer, past, self._available, popular_ms=popular_ms) for scorer in scorers]
 
     def _popularity(self, totals: NDArray[np.float64]) -> dict[str, float]:
         shown = self._available

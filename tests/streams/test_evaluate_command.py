@@ -6,11 +6,15 @@ import gzip
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from encoders.recipe import locate
 from streams.commands import main
 
 Evaluate = Callable[[Sequence[str]], tuple[int, str, str]]
@@ -115,6 +119,52 @@ def test_a_table_shows_every_method(evaluate: Evaluate) -> None:
     for method in ("Afterglow", "popular, 30 days", "EASE", "ALS (implicit)"):
         assert f"\n{method} " in out
     assert err.splitlines()[-1] == "drawing intervals"
+
+
+@pytest.fixture
+def disturbed(tmp_path: Path) -> str:
+    """The packaged model, its weights disturbed until hardly anything is left of what it knew."""
+    folder = tmp_path / "disturbed"
+    shutil.copytree(locate("")[0], folder)
+    (file,) = folder.glob("*.safetensors")
+    chance = torch.Generator().manual_seed(1)
+    weights = load_file(file)
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and tensor.dim() == 2:
+            weights[name] = torch.randn(tensor.shape, generator=chance) * tensor.std()
+    save_file(weights, file)
+    return str(folder)
+
+
+@pytest.mark.end_to_end
+def test_a_model_beside_one_whose_weights_are_disturbed(evaluate: Evaluate, disturbed: str) -> None:
+    _write(
+        "searches.jsonl",
+        [
+            {"user_id": f"user-{n}", "query": query, "clicked_product_id": clicked, "ts": CUT + (n - 30) * DAY_MS}
+            for n in range(60)
+            for query, clicked in [[("espresso", "beans"), ("camp bed", "mat"), ("boil water", "kettle")][n % 3]]
+        ],
+    )
+    asked = ["--products", "products.jsonl", "--searches", "searches.jsonl", "--limit", "3"]
+    code, out, err = evaluate([*asked, "--model", "", "--model", disturbed, "--json", "--plots", "plots"])
+    assert code == 0, err
+    (queries,) = json.loads(out)["rounds"]
+    worth = {one["method"]: one for one in queries["methods"]}
+    assert [*worth] == ["packaged", "disturbed", "packaged, texts alone", "disturbed, texts alone"]
+    assert worth["packaged, texts alone"]["metrics"]["mrr"]["mean"] == 1.0
+    assert worth["disturbed, texts alone"]["minus_first"]["mrr"]["high"] < 0.0
+    assert Path("plots/query-methods.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_can_not_be_compared_is_refused_before_anything_is_read(evaluate: Evaluate) -> None:
+    asked = ["--products", "nowhere.jsonl", "--purchases", "nowhere.jsonl"]
+    code, _, err = evaluate([*asked, "--model", "", "--model", "", "--json"])
+    assert code == 2
+    assert "the same --model is given twice" in err
+    code, _, err = evaluate([*asked, "--model", "", "--model", "other", "--dump", "lists.jsonl"])
+    assert code == 2
+    assert "--dump writes the lists of one model" in err
 
 
 def test_a_file_that_is_not_there_and_a_wrong_line_are_named(evaluate: Evaluate) -> None:
