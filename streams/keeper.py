@@ -50,7 +50,8 @@ from streams.updater import Batch, Updater
 logger = logging.getLogger("afterglow.keeper")
 
 SWEPT_AT_ONCE: Final = 512
-_REFRESHED_AT_ONCE: Final = 16  # candidates take milliseconds a user, and events wait meanwhile
+_REST: Final = 4  # while events come, times as long as it took to refresh some: a fifth of the time is for candidates
+_REFRESHED_AT_ONCE: Final = 8  # candidates take milliseconds a user, and events wait meanwhile
 _SEEN_TO_SECONDS: Final = 30.0  # for how long it is taken for known what other generations have seen to
 _WORTH_A_SNAPSHOT: Final = 64  # users whose candidates are due
 
@@ -157,7 +158,7 @@ class Keeper:
     async def sweep(self, partitions: frozenset[int], *, busy: Callable[[], bool] = lambda: False) -> int:
         """Does what was put off for profiles of these partitions; returns how many.
 
-        At most `SWEPT_AT_ONCE`: fewer mean that nothing more is due. While `busy` it takes a few at a time, and half of
+        At most `SWEPT_AT_ONCE`: fewer mean that nothing more is due. While `busy` it takes a few at a time, and a fifth of
         the time only.
         """
         ids = await self.profiles.due(partitions, _now_ms(), SWEPT_AT_ONCE) if partitions else []
@@ -171,7 +172,7 @@ class Keeper:
             await self._updater.refresh(left[:some], snapshot)
             left = left[some:]
             if busy():
-                await asyncio.sleep(time.monotonic() - began)
+                await asyncio.sleep(_REST * (time.monotonic() - began))
         return len(ids)
 
     async def rederive(self, ids: Sequence[str]) -> None:

@@ -291,7 +291,7 @@ class _Worker:
         )
 
     async def _sweep(self) -> None:
-        """Does what was put off; while events come in, it leaves them half of the time."""
+        """Does what was put off; while events come in, it leaves them four fifths of the time."""
         interval = self._settings.worker.sweep_interval.seconds
         while True:
             done = await self._keeper.sweep(
