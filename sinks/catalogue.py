@@ -75,7 +75,13 @@ class Nearby(NamedTuple):
     announced: int
     """ms; when the catalogue said so."""
     vector: Vector | None
-    """[d] float32 unit vector, where it was asked for."""
+    """[d] float32 unit vector, from `for_text` alone."""
+
+
+class _Kept(NamedTuple):
+    read_at: float  # by the clock
+    point_id: str
+    product: Product
 
 
 class Catalogue:
@@ -107,7 +113,8 @@ class Catalogue:
         self._replicated = replicated
         self._retry = retry or RetryPolicy()
         self._clock = clock
-        self._products: OrderedDict[str, tuple[float, Product]] = OrderedDict()
+        self._products: OrderedDict[str, _Kept] = OrderedDict()
+        self._names: dict[str, str] = {}  # the product of each point that is kept
         self._invalid_meanwhile: list[set[str]] = []
         self._has_words: bool | None = None
 
@@ -121,43 +128,17 @@ class Catalogue:
         missing = []
         fresh = self._clock() - self._max_age
         for product_id in dict.fromkeys(product_ids):
-            entry = self._products.get(product_id)
-            if entry is not None and entry[0] > fresh:
-                self._products.move_to_end(product_id)
-                found[product_id] = entry[1]
-            else:
+            if (product := self._fresh(product_id, fresh)) is None:
                 missing.append(product_id)
-        if missing:
-            invalid: set[str] = set()
-            self._invalid_meanwhile.append(invalid)
-            try:
-                asked_at = self._clock()
-                read = await self.read(missing)
-            finally:
-                self._invalid_meanwhile = [other for other in self._invalid_meanwhile if other is not invalid]
-            for product_id, product in read.items():
-                if product_id not in invalid and product.vector is not None:
-                    self._keep(asked_at, product)
-            found |= read
-        return found
+            else:
+                found[product_id] = product
+        read = await self._read_and_keep([self._ids.product(product_id) for product_id in missing])
+        return found | {product.product_id: product for product in read.values()}
 
     async def read(self, product_ids: Sequence[str]) -> dict[str, Product]:
         """As `get`, but asks Qdrant, past the cache: what a write may name in `replaces`."""
-        found: dict[str, Product] = {}
-        for start in range(0, len(product_ids), _PRODUCTS_A_READ):
-            by_point = {self._ids.product(p): p for p in product_ids[start : start + _PRODUCTS_A_READ]}
-            request = qdrant.GetPoints(
-                collection_name=self.collection,
-                ids=[qdrant.PointId(uuid=point_id) for point_id in by_point],
-                with_payload=_ALL_PAYLOAD,
-                with_vectors=_TEXT_VECTOR,
-                read_consistency=MAJORITY if self._replicated else None,
-            )
-            response: qdrant.GetResponse = await self._answered(self._client.grpc_points.Get, request)
-            for point in response.result:
-                product_id = by_point[point.id.uuid]
-                found[product_id] = _product(product_id, point)
-        return found
+        read = await self._read([self._ids.product(product_id) for product_id in product_ids])
+        return {product.product_id: product for product in read.values()}
 
     async def near(
         self,
@@ -165,7 +146,6 @@ class Catalogue:
         limit: int,
         *,
         kind: str | None = None,
-        with_vectors: bool = False,
     ) -> list[list[Nearby]]:
         """For each query, the available products nearest to it by cosine, best first, at most `limit`.
 
@@ -174,7 +154,6 @@ class Catalogue:
                 the products' vectors are raw, and subtracting it from them as well would hardly change the order.
             limit: at least 1.
             kind: only products of this kind.
-            with_vectors: whether to fetch the products' vectors, too.
 
         On a large collection Qdrant searches its HNSW graph, which is approximate.
 
@@ -184,17 +163,8 @@ class Catalogue:
         """
         if queries.ndim != 2 or not np.isfinite(queries).all():
             raise ValueError(f"queries of shape {queries.shape} must be [n, d] and finite")
-        wanted = [_AVAILABLE] if kind is None else [_AVAILABLE, _of_kind(kind)]
         requests = [
-            qdrant.QueryPoints(
-                collection_name=self.collection,
-                query=qdrant.Query(nearest=qdrant.VectorInput(dense=dense_vector(query))),
-                using="text",
-                filter=qdrant.Filter(must=wanted),
-                limit=limit,
-                with_payload=_SHOWN_PAYLOAD,
-                with_vectors=_TEXT_VECTOR if with_vectors else _NO_VECTORS,
-            )
+            self._search(qdrant.VectorInput(dense=dense_vector(query)), "text", limit, kind, _SHOWN_PAYLOAD)
             for query in queries
         ]
         gate = asyncio.Semaphore(_REQUESTS_IN_FLIGHT)
@@ -205,7 +175,7 @@ class Catalogue:
             )
             async with gate:
                 response = await self._answered(self._client.grpc_points.QueryBatch, request)
-            return [[_nearby(point, with_vectors) for point in result.result] for result in response.result]
+            return [[_nearby(point) for point in result.result] for result in response.result]
 
         batches = await asyncio.gather(*(batch(start) for start in range(0, len(requests), _QUERIES_A_REQUEST)))
         return [found for batch in batches for found in batch]
@@ -222,30 +192,39 @@ class Catalogue:
             self._has_words = "words" in response.result.config.params.sparse_vectors_config.map
         return self._has_words
 
-    async def worded(self, words: Words, limit: int, *, kind: str | None = None) -> list[Nearby]:
-        """The available products that have most of these words, by BM25, best first, with their vectors.
+    async def for_text(
+        self, query: Vector, words: Words, limit: int, *, kind: str | None = None
+    ) -> tuple[list[Nearby], list[Nearby]]:
+        """What is near a text ([d], any norm; see `near`), and what has most of its words, by BM25; best first.
 
-        At most `limit`; none where the collection holds no words. Raises PermanentReadError.
+        At most `limit` of each, all with their vectors; none by words where the collection holds no words. One call;
+        and another where it finds what is not in the cache, from which all but the scores and the order is.
+
+        Raises PermanentReadError.
         """
-        if not len(words.ids) or not await self.has_words():
-            return []
-        sparse = qdrant.SparseVector(values=words.weights.tolist(), indices=words.ids.tolist())
-        request = qdrant.QueryPoints(
-            collection_name=self.collection,
-            query=qdrant.Query(nearest=qdrant.VectorInput(sparse=sparse)),
-            using="words",
-            filter=qdrant.Filter(must=[_AVAILABLE] if kind is None else [_AVAILABLE, _of_kind(kind)]),
-            limit=limit,
-            with_payload=_SHOWN_PAYLOAD,
-            with_vectors=_TEXT_VECTOR,
+        searches = [self._search(qdrant.VectorInput(dense=dense_vector(query)), "text", limit, kind, _NO_PAYLOAD)]
+        if len(words.ids) and await self.has_words():
+            sparse = qdrant.SparseVector(values=words.weights.tolist(), indices=words.ids.tolist())
+            searches.append(self._search(qdrant.VectorInput(sparse=sparse), "words", limit, kind, _NO_PAYLOAD))
+        request = qdrant.QueryBatchPoints(collection_name=self.collection, query_points=searches)
+        response: qdrant.QueryBatchResponse = await self._answered(self._client.grpc_points.QueryBatch, request)
+        found = [[(point.id.uuid, point.score) for point in result.result] for result in response.result]
+        products = await self._of_points(dict.fromkeys(point_id for row in found for point_id, _ in row))
+        near, worded = (
+            [
+                Nearby(one.product_id, one.title, one.kind, score, one.ts or 0, one.vector)
+                for point_id, score in row
+                if (one := products.get(point_id)) is not None and one.vector is not None
+            ]
+            for row in [*found, []][:2]
         )
-        response: qdrant.QueryResponse = await self._answered(self._client.grpc_points.Query, request)
-        return [_nearby(point, True) for point in response.result]
+        return near, worded
 
     def invalidate(self, product_ids: Iterable[str]) -> None:
         """Forget these products, also those that a `get` is reading at this moment: they were written anew."""
         for product_id in product_ids:
-            self._products.pop(product_id, None)
+            if (kept := self._products.pop(product_id, None)) is not None:
+                del self._names[kept.point_id]
             for invalid in self._invalid_meanwhile:
                 invalid.add(product_id)
 
@@ -257,14 +236,87 @@ class Catalogue:
             retry=self._retry,
         )
 
-    def _keep(self, read_at: float, product: Product) -> None:
-        self._products[product.product_id] = (read_at, product)
-        self._products.move_to_end(product.product_id)
+    def _search(
+        self,
+        query: qdrant.VectorInput,
+        using: str,
+        limit: int,
+        kind: str | None,
+        payload: qdrant.WithPayloadSelector,
+    ) -> qdrant.QueryPoints:
+        wanted = [_AVAILABLE] if kind is None else [_AVAILABLE, _of_kind(kind)]
+        return qdrant.QueryPoints(
+            collection_name=self.collection,
+            query=qdrant.Query(nearest=query),
+            using=using,
+            filter=qdrant.Filter(must=wanted),
+            limit=limit,
+            with_payload=payload,
+            with_vectors=_NO_VECTORS,
+        )
+
+    async def _of_points(self, point_ids: Iterable[str]) -> dict[str, Product]:
+        """As `get`, by point id."""
+        found: dict[str, Product] = {}
+        missing = []
+        fresh = self._clock() - self._max_age
+        for point_id in point_ids:
+            if (product := self._fresh(self._names.get(point_id, ""), fresh)) is None:
+                missing.append(point_id)
+            else:
+                found[point_id] = product
+        return found | await self._read_and_keep(missing)
+
+    def _fresh(self, product_id: str, since: float) -> Product | None:
+        kept = self._products.get(product_id)
+        if kept is None or kept.read_at <= since:
+            return None
+        self._products.move_to_end(product_id)
+        return kept.product
+
+    async def _read_and_keep(self, point_ids: Sequence[str]) -> dict[str, Product]:
+        if not point_ids:
+            return {}
+        invalid: set[str] = set()
+        self._invalid_meanwhile.append(invalid)
+        try:
+            asked_at = self._clock()
+            read = await self._read(point_ids)
+        finally:
+            self._invalid_meanwhile = [other for other in self._invalid_meanwhile if other is not invalid]
+        for point_id, product in read.items():
+            if product.product_id not in invalid and product.vector is not None:
+                self._keep(_Kept(asked_at, point_id, product))
+        return read
+
+    async def _read(self, point_ids: Sequence[str]) -> dict[str, Product]:
+        """By point id."""
+        found: dict[str, Product] = {}
+        for start in range(0, len(point_ids), _PRODUCTS_A_READ):
+            request = qdrant.GetPoints(
+                collection_name=self.collection,
+                ids=[qdrant.PointId(uuid=point_id) for point_id in point_ids[start : start + _PRODUCTS_A_READ]],
+                with_payload=_ALL_PAYLOAD,
+                with_vectors=_TEXT_VECTOR,
+                read_consistency=MAJORITY if self._replicated else None,
+            )
+            response: qdrant.GetResponse = await self._answered(self._client.grpc_points.Get, request)
+            for point in response.result:
+                found[point.id.uuid] = _product(point)
+        return found
+
+    def _keep(self, kept: _Kept) -> None:
+        product_id = kept.product.product_id
+        self._products[product_id] = kept
+        self._products.move_to_end(product_id)
+        self._names[kept.point_id] = product_id
         while len(self._products) > self._cached:
-            self._products.popitem(last=False)
+            _, oldest = self._products.popitem(last=False)
+            del self._names[oldest.point_id]
 
 
 _ALL_PAYLOAD = qdrant.WithPayloadSelector(enable=True)
+_NO_PAYLOAD = qdrant.WithPayloadSelector(enable=False)
 _SHOWN_PAYLOAD = qdrant.WithPayloadSelector(
     include=qdrant.PayloadIncludeSelector(fields=["product_id", "title", "kind", "ts"])
 )
@@ -279,11 +331,11 @@ def _of_kind(kind: str) -> qdrant.Condition:
     return qdrant.Condition(field=qdrant.FieldCondition(key="kind", match=qdrant.Match(keyword=kind)))
 
 
-def _product(product_id: str, point: qdrant.RetrievedPoint) -> Product:
+def _product(point: qdrant.RetrievedPoint) -> Product:
     stored: Stored = point.payload
     # An absent entry of a protobuf map reads as an empty value: "", 0 or false.
     return Product(
-        product_id=product_id,
+        product_id=stored["product_id"].string_value,
         version=stored["version"].integer_value,
         title=stored["title"].string_value,
         brand=stored["brand"].string_value,
@@ -306,7 +358,7 @@ def _source(stored: Stored) -> tuple[str, int, int]:
     return stored["topic_id"].string_value, stored["partition"].integer_value, stored["offset"].integer_value
 
 
-def _nearby(point: qdrant.ScoredPoint, with_vectors: bool) -> Nearby:
+def _nearby(point: qdrant.ScoredPoint) -> Nearby:
     stored: Stored = point.payload
     return Nearby(
         stored["product_id"].string_value,
@@ -314,5 +366,5 @@ def _nearby(point: qdrant.ScoredPoint, with_vectors: bool) -> Nearby:
         stored["kind"].string_value,
         point.score,
         stored["ts"].integer_value,
-        read_vectors(point).get("text") if with_vectors else None,
+        None,
     )

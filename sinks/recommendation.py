@@ -37,11 +37,11 @@ class Products(Protocol):
 
     async def get(self, product_ids: Iterable[str]) -> dict[str, Product]: ...
 
-    async def near(
-        self, queries: Vector, limit: int, *, kind: str | None = None, with_vectors: bool = False
-    ) -> list[list[Nearby]]: ...
+    async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]: ...
 
-    async def worded(self, words: Words, limit: int, *, kind: str | None = None) -> list[Nearby]: ...
+    async def for_text(
+        self, query: Vector, words: Words, limit: int, *, kind: str | None = None
+    ) -> tuple[list[Nearby], list[Nearby]]: ...
 
 
 class Query(NamedTuple):
@@ -222,15 +222,12 @@ class _Asking:
         """What is near a query, has its words, or was clicked after it; how near all of that is to each of `asked` and,
         last, to the query; and what was found of it.
 
-        Two searches at once, and one look-up where others clicked what neither found.
+        One call of two searches, and a look-up of what they found, or others clicked, that the cache doesn't have.
         """
         directions = np.stack([*asked, query.vector])
         lengths = np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-9)
         directions = centred(directions / lengths, self.mean)
-        (nearby,), worded = await asyncio.gather(
-            self.catalogue.near(directions[-1:], depth, kind=self.kind, with_vectors=True),
-            self.catalogue.worded(query.words, depth, kind=self.kind),
-        )
+        nearby, worded = await self.catalogue.for_text(directions[-1], query.words, depth, kind=self.kind)
         words = {one.product_id: one.score for one in worded}
         nearby = [*{one.product_id: one for one in [*nearby, *worded]}.values()]
         rows, clicks = self.statistics.clicks.of(query.hash)

@@ -55,7 +55,7 @@ class Recommender:
             attempts=attempts,
             cached_products=cached_products,
         )
-        self._loop = asyncio.new_event_loop()
+        self._loop = _event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="afterglow-recommender", daemon=True)
         self._thread.start()
 
@@ -123,3 +123,11 @@ class Recommender:
 
     def _wait(self, answer: Coroutine[object, object, T]) -> T:
         return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

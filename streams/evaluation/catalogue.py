@@ -43,20 +43,24 @@ class MemoryCatalogue:
         """Those of the products that exist, by product id."""
         return {product_id: self._products[product_id] for product_id in product_ids if product_id in self._products}
 
-    async def near(
-        self, queries: Vector, limit: int, *, kind: str | None = None, with_vectors: bool = False
-    ) -> list[list[Nearby]]:
+    async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]:
         """For each query ([n, d]), the available products nearest by cosine, best first, at most `limit`."""
         return [
             [
-                _nearby(self._products[product_id], score, with_vectors)
+                _nearby(self._products[product_id], score)
                 for product_id, score in zip(row.product_ids, row.scores.tolist(), strict=True)
             ]
             for row in self.snapshot.near(queries, limit, kind=kind)
         ]
 
-    async def worded(self, words: Words, limit: int, *, kind: str | None = None) -> list[Nearby]:
-        """The available products that have most of these words, by BM25, best first, with their vectors."""
+    async def for_text(
+        self, query: Vector, words: Words, limit: int, *, kind: str | None = None
+    ) -> tuple[list[Nearby], list[Nearby]]:
+        """What is near a text ([d]), and what has most of its words, by BM25; best first, at most `limit` of each."""
+        (near,) = await self.near(query[None], limit, kind=kind)
+        return near, self._worded(words, limit, kind)
+
+    def _worded(self, words: Words, limit: int, kind: str | None) -> list[Nearby]:
         scores: dict[str, float] = defaultdict(float)
         shown = len(self.snapshot.titles)
         for word in words.ids.tolist():
@@ -66,9 +70,8 @@ class MemoryCatalogue:
                 if kind is None or self._products[product_id].kind == kind:
                     scores[product_id] += weight * rarity
         best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
-        return [_nearby(self._products[product_id], score, True) for product_id, score in best]
+        return [_nearby(self._products[product_id], score) for product_id, score in best]
 
 
-def _nearby(product: Product, score: float, with_vectors: bool) -> Nearby:
-    vector = product.vector if with_vectors else None
-    return Nearby(product.product_id, product.title, product.kind, score, product.ts or 0, vector)
+def _nearby(product: Product, score: float) -> Nearby:
+    return Nearby(product.product_id, product.title, product.kind, score, product.ts or 0, product.vector)

@@ -145,11 +145,11 @@ async def client(qdrant: str) -> AsyncIterator[AsyncQdrantClient]:
     await client.close()
 
 
-async def a_generation_of(client: AsyncQdrantClient, name: str, *writes: Write) -> Catalogue:
+async def a_generation_of(client: AsyncQdrantClient, name: str, *writes: Write, cached: int = 10) -> Catalogue:
     generation = Generation(name, Model("tiny", "1", 4), IDS.fingerprint, {}, 0)
     await open_generation(client, generation)
     assert await write(client, f"products--{name}", writes) == [True] * len(writes)
-    return a_catalogue(client, f"products--{name}")
+    return a_catalogue(client, f"products--{name}", cached)
 
 
 async def test_a_product_is_read_as_it_was_written(client: AsyncQdrantClient) -> None:
@@ -225,10 +225,44 @@ async def test_a_search_finds_the_nearest_of_what_is_available(client: AsyncQdra
     np.testing.assert_allclose([[p.score for p in row] for row in found], [[1, 0.8], [1, 0.6]], atol=1e-6)
     assert (found[0][1].title, found[0][1].kind, found[0][1].vector) == ("Title ad", "ad", None)
 
-    ((only,),) = await catalogue.near(queries[:1], 5, kind="ad", with_vectors=True)
+    ((only,),) = await catalogue.near(queries[:1], 5, kind="ad")
     assert only.product_id == "ad"
-    assert only.vector is not None
-    np.testing.assert_allclose(only.vector, [0.8, 0, 0.6, 0], atol=1e-6)
+
+
+async def test_what_is_near_a_text_comes_with_its_vectors_whether_it_was_read_before_or_not(
+    client: AsyncQdrantClient,
+) -> None:
+    catalogue = await a_generation_of(
+        client,
+        "text",
+        a_product("first", 1, AXES[0]),
+        a_product("sold out", 2, AXES[0], available=False),
+        a_product("ad", 3, np.array([0.8, 0, 0.6, 0], np.float32), kind="ad"),
+    )
+    nothing = query_words("?")
+    for _ in range(2):
+        near, worded = await catalogue.for_text(AXES[0] * 2, nothing, 5)
+        assert worded == []
+        assert [(one.product_id, one.title, one.kind) for one in near] == [
+            ("first", "Title first", "product"),
+            ("ad", "Title ad", "ad"),
+        ]
+        np.testing.assert_allclose([one.score for one in near], [1, 0.8], atol=1e-6)
+        assert near[1].vector is not None
+        np.testing.assert_allclose(near[1].vector, [0.8, 0, 0.6, 0], atol=1e-6)
+    (only,), _ = await catalogue.for_text(AXES[0], nothing, 5, kind="ad")
+    assert only.product_id == "ad"
+
+
+async def test_a_product_that_left_the_cache_is_found_by_a_text_as_it_is_now(client: AsyncQdrantClient) -> None:
+    catalogue = await a_generation_of(client, "left", *(a_product(str(n), 1 + n, AXES[n]) for n in range(4)), cached=1)
+    for n in (0, 1, 0, 3):
+        (best, *_), _ = await catalogue.for_text(AXES[n], query_words("?"), 2)
+        assert (best.product_id, best.title) == (str(n), f"Title {n}")
+    store = ProductStore(client, catalogue, IDS)
+    await store.write([(await catalogue.read(["3"]))["3"]._replace(title="Another title")])
+    ((best, *_), _) = await catalogue.for_text(AXES[3], query_words("?"), 2)
+    assert (best.product_id, best.title) == ("3", "Another title")
 
 
 async def test_many_queries_are_answered_in_their_order(client: AsyncQdrantClient) -> None:
@@ -273,7 +307,7 @@ async def test_a_provisional_product_is_known_but_not_shown_and_never_replaces(c
 
 
 async def worded(catalogue: Catalogue, query: str, kind: str | None = None) -> list[tuple[str, float]]:
-    found = await catalogue.worded(query_words(query), 10, kind=kind)
+    _, found = await catalogue.for_text(AXES[0], query_words(query), 10, kind=kind)
     return [(one.product_id, round(one.score, 3)) for one in found]
 
 
@@ -299,7 +333,7 @@ async def test_products_are_found_by_their_words_the_rarer_the_better(client: As
     assert [product_id for product_id, _ in await worded(catalogue, "DESK lamps")] == ["lamp", "desk", "guide"]
     assert [product_id for product_id, _ in await worded(catalogue, "desk", "content")] == ["guide"]
     assert await worded(catalogue, "tent") == await worded(catalogue, "?") == []
-    (best,) = await catalogue.worded(query_words("boot"), 1)
+    _, (best,) = await catalogue.for_text(AXES[0], query_words("boot"), 1)
     assert best.vector is not None
     assert best.vector.tolist() == AXES[1].tolist()
     # ln((4 - 1 + .5) / (1 + .5) + 1) times what a word of two weighs
