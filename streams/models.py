@@ -44,7 +44,7 @@ def model_in_force(settings: Settings) -> Loadable:
     generation = asyncio.run(_in_force(settings))
     if generation is None:
         return model_as_set(settings)
-    found = _found_here(settings, generation.model)
+    found = found_here(settings, generation.model)
     if found is None:
         raise ModelError(
             f"generation {generation.name!r} holds vectors of the model {generation.model.name} "
@@ -103,7 +103,7 @@ async def superseded(settings: Settings, loaded: ModelDescription) -> None:
             if seen < _LOOKS or time.monotonic() - told < _SAY_EVERY_SECONDS:
                 continue
             told = time.monotonic()
-            if await asyncio.to_thread(_found_here, settings, generation.model) is not None:
+            if await asyncio.to_thread(found_here, settings, generation.model) is not None:
                 logger.info(
                     "event=model_replaced generation=%s model=%s identity=%s",
                     generation.name, generation.model.name, generation.model.identity,
@@ -155,8 +155,8 @@ def _prefixed(settings: Settings, source: str, model: Model) -> Loadable:
     )
 
 
-def _found_here(settings: Settings, model: Model) -> Loadable | None:
-    """Where this machine has the model: where it was when the generation was made, or at `encoder.model`."""
+def found_here(settings: Settings, model: Model) -> Loadable | None:
+    """Where this machine has the model: where it was when the generation was made, or at `encoder.model`; else None."""
     for source in (model.source, settings.encoder.model):
         found = _prefixed(settings, source, model)
         if _identity_of(found) == model.identity:

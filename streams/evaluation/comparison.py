@@ -25,12 +25,17 @@ _TAIL: Final = 8
 LONG_TAIL: Final = "recall_long_tail"
 UNSEEN: Final = "mrr_unseen_queries"
 
-DECIDING: Final[Mapping[str, Sequence[str]]] = {
-    NEXT_ORDER: ("recall", "recall_new_in_new_only_list", LONG_TAIL),
-    NEXT_CLICK: ("mrr", LONG_TAIL),
-    QUERY: ("mrr", UNSEEN, LONG_TAIL),
+DECIDING: Final[Mapping[str, Mapping[bool, Sequence[str]]]] = {
+    NEXT_ORDER: {
+        False: ("recall", "recall_new_in_new_only_list"),
+        True: ("recall_new_in_new_only_list", LONG_TAIL),
+    },
+    NEXT_CLICK: {False: ("mrr",), True: ("mrr",)},
+    QUERY: {False: ("mrr",), True: ("mrr", UNSEEN, LONG_TAIL)},
 }
-"""What a model is judged by, as it is served: of each kind of task, these measures."""
+"""What a model is judged by: of each kind of task, measures of it as it is served, and (True) of its texts alone. Those
+are its own work: as it is served, what is known across users hides much of what it does.
+"""
 
 ENOUGH_USERS: Final = 20
 """Of fewer, nothing is concluded."""
@@ -58,6 +63,7 @@ class Measure(msgspec.Struct, frozen=True):
 
     kind: str
     metric: str
+    texts_alone: bool
     before: float  # of the other model
     after: float
     difference: Interval  # after - before
@@ -92,13 +98,15 @@ def measures(results: Sequence[Compared], model: str) -> list[Measure]:
     for result in results:
         if result.only_first or result.users < ENOUGH_USERS:
             continue
-        before = result.methods[0]
-        after = next(one for one in result.methods if one.method == model)
-        found += [
-            Measure(result.kind, metric, before.metrics[metric].mean, after.metrics[metric].mean, difference)
-            for metric in DECIDING[result.kind]
-            if (difference := after.minus_first.get(metric)) is not None
-        ]
+        methods = {method.method: method for method in result.methods}
+        first = result.methods[0].method
+        for alone, metrics in DECIDING[result.kind].items():
+            before, after = (methods[by_texts_alone(one) if alone else one] for one in (first, model))
+            found += [
+                Measure(result.kind, metric, alone, before.metrics[metric].mean, after.metrics[metric].mean, difference)
+                for metric in metrics
+                if (difference := after.minus_first.get(metric)) is not None
+            ]
     return found
 
 

@@ -92,12 +92,15 @@ def test_what_was_never_typed_before_the_cut_is_told_apart() -> None:
 def test_of_too_few_users_nothing_is_concluded() -> None:
     results, _ = comparison(ENOUGH_USERS - 1)
     assert measures(results, "forgetful") == []
-    assert {one.kind for one in measures(comparison(USERS)[0], "forgetful")} == {"next_click", "query"}
+    found = measures(comparison(USERS)[0], "forgetful")
+    assert {one.kind for one in found} == {"next_click", "query"}
+    (alone,) = [one for one in found if (one.kind, one.metric, one.texts_alone) == ("query", "mrr", True)]
+    assert (alone.before, alone.worse) == (1.0, True)
 
 
 def test_worse_and_better_are_beyond_doubt_or_neither() -> None:
     def measure(low: float, high: float) -> Measure:
-        return Measure("query", "mrr", 0.5, 0.5 + (low + high) / 2, Interval((low + high) / 2, low, high))
+        return Measure("query", "mrr", False, 0.5, 0.5 + (low + high) / 2, Interval((low + high) / 2, low, high))
 
     assert (measure(-0.2, -0.1).worse, measure(-0.2, -0.1).better) == (True, False)
     assert (measure(-0.2, 0.1).worse, measure(-0.2, 0.1).better) == (False, False)
