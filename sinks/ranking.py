@@ -33,7 +33,7 @@ from sinks.scoring import (
     new_features,
     together_of,
 )
-from sinks.statistics import HALF_LIFE_MS, NEVER, NO_STATISTICS, Neighbourhood, Statistics
+from sinks.statistics import HALF_LIFE_MS, NEVER, NO_STATISTICS, Neighbourhood, Statistics, is_news
 
 _LEAST_SIMILARITY: Final = 1e-3
 _LEAST_PART: Final = 1e-3  # of a score, so that everything shown has a reason
@@ -52,11 +52,12 @@ Hit = tuple[str, float]
 class Reason(NamedTuple):
     """Why a product is recommended, and which share of its score that is worth.
 
-    `kind` is "bought" (before), "together" (other people bought it with what this person bought), "clicked" (other
-    people clicked it after the query asked for, or after this person's), "interest" (near one of the lasting
-    interests, or like what was bought), "recent" (near what the person has been doing within the short half-life),
-    "popular" (sells, or is clicked, now), "new" (sold for the first time lately, or announced lately) or "query" (near
-    what was asked). `texts` are the products and queries behind it, strongest first; of "bought", how often.
+    `kind` is "bought" (before), "together" (other people bought it with what this person bought), "related" (the
+    catalogue says that it goes with that, or with what is bought together with that), "clicked" (other people clicked
+    it after the query asked for, or after this person's), "interest" (near one of the lasting interests, or like what
+    was bought), "recent" (near what the person has been doing within the short half-life), "popular" (sells, or is
+    clicked, now), "new" (sold for the first time lately, or announced lately) or "query" (near what was asked).
+    `texts` are the products and queries behind it, strongest first; of "bought", how often.
     """
 
     kind: str
@@ -182,8 +183,9 @@ class Ranking:
         own = rows[rows >= 0]
         asked = self._others_clicked()
         together, alike = statistics.together.around(own), statistics.alike.around(own)
+        related = statistics.related.around(own)
         if self._asked is None:
-            near = (together > 0.0) | (alike > 0.0)
+            near = (together > 0.0) | (alike > 0.0) | (related > 0.0)
             near[statistics.popular] = True
             found = statistics.rows_of(tuple(self._totals))
             near[found[found >= 0]] = True
@@ -207,35 +209,35 @@ class Ranking:
         if self._rules.exclude_bought:
             again = []
         ids = new + [history[place] for place in again]
-        return self._scores_of(ids, np.concatenate([rows_of_new, rows[again]]), again, together, alike, asked)
+        nearness = _Nearness(together, alike, related, asked)
+        return self._scores_of(ids, np.concatenate([rows_of_new, rows[again]]), again, nearness)
 
     def _scores_of(
         self,
         ids: list[str],
         rows: NDArray[np.int64],
         again: list[int],
-        together: NDArray[np.float64],
-        alike: NDArray[np.float64],
-        asked: NDArray[np.float64],
+        nearness: _Nearness,
     ) -> _Scored:
         """`rows` of `ids` in the statistics; the last of them are those of these places in the history."""
         statistics, ledger = self._statistics, self._state.purchases
         new = len(ids) - len(again)
         there = rows >= 0
         size = len(ledger.keys)
-        with_history = np.zeros(len(ids))
-        with_history[there] = together[rows[there]]
-        likeness = self._likeness(ids, rows, alike)
+        with_history, related = np.zeros(len(ids)), np.zeros(len(ids))
+        with_history[there], related[there] = nearness.together[rows[there]], nearness.related[rows[there]]
+        together, related = together_of(with_history, size), together_of(related, size)
+        likeness = self._likeness(ids, rows, nearness.alike)
         products = self._products(ids, rows)
-        searched = self._searched(ids, rows, asked)
-        features = new_features(together_of(with_history, size), likeness, products, searched)
+        searched = self._searched(ids, rows, nearness.asked)
+        features = new_features(together, likeness, related, products, searched)
         scores = features @ statistics.weights.new
         of_nobody = features[:, _OF_NOBODY] @ statistics.weights.new[_OF_NOBODY]
         habits = np.zeros((len(again), len(BOUGHT_BEFORE)))
         if again:
             rest = slice(new, None)
             habit = _habit(self._state, self._taste.at, again)
-            habits = bought_features(together_of(with_history, size)[rest], likeness[rest], _of(products, rest), habit)
+            habits = bought_features(together[rest], likeness[rest], _of(products, rest), habit)
             scores[rest] = habits @ statistics.weights.bought
         exposure = np.zeros(len(ids))
         exposure[there] = statistics.exposure(rows[there])
@@ -316,7 +318,9 @@ class Ranking:
         there = rows >= 0
         sums = np.zeros(len(ids))
         sums[there] = alike[rows[there]]
-        asked = np.flatnonzero(~there) if bought and not searches.keys else np.arange(len(ids))
+        unseen = ~there
+        unseen[there] = self._statistics.unseen[rows[there]]
+        asked = np.flatnonzero(unseen) if bought and not searches.keys else np.arange(len(ids))
         near = np.array([self._totals.get(ids[place], 0.0) for place in asked.tolist()])
         sums[asked] = np.maximum(sums[asked], near * math.sqrt(keys))
         return likeness_of(sums, bought)
@@ -331,7 +335,11 @@ class Ranking:
         if len(statistics):
             never[:] = 1.0
             first = np.full(len(ids), NEVER)
-            first[there] = statistics.first_sold[known]
+            first[there] = np.where(
+                is_news(statistics.first_sold[known], statistics.announced[known], at),
+                statistics.announced[known],
+                statistics.first_sold[known],
+            )
             sold = first != NEVER
             age[sold] = np.maximum(at - first[sold], 0)
             never[sold] = 0.0
@@ -362,6 +370,8 @@ class Ranking:
         parts: dict[_Cause, float] = {}
         if worth["together"] > 0.0:
             parts["together", int(scored.rows[place])] = worth["together"]
+        if worth.get("related", 0.0) > 0.0:
+            parts["related", int(scored.rows[place])] = worth["related"]
         if worth.get("asked", 0.0) > 0.0:
             parts["clicked", int(scored.rows[place])] = worth["asked"]
         found = product_id in self._totals
@@ -392,9 +402,18 @@ _ASKED_FOR: Final = -1  # in place of a product's row: what was clicked after th
 _OF_NOBODY: Final = [
     place
     for place, name in enumerate(NEW_TO_THE_PERSON)
-    if name not in ("together", "likeness", "asked", "just_clicked")
+    if name not in ("together", "likeness", "related", "asked", "just_clicked")
 ]
 """Features that are the same for everybody."""
+
+
+class _Nearness(NamedTuple):
+    """How near each product of the statistics is to one person, [n]."""
+
+    together: NDArray[np.float64]
+    alike: NDArray[np.float64]
+    related: NDArray[np.float64]
+    asked: NDArray[np.float64]
 
 
 class _Scored(NamedTuple):
@@ -491,6 +510,8 @@ class _Telling:
             return _newest_texts(self._state, self._titles)
         if kind == "together":
             return self._bought_like(self._statistics.together, number)
+        if kind == "related":
+            return self._bought_like(self._statistics.related, number)
         if kind == "clicked":
             return self._clicked_after(number)
         return (f"{number}×",) if kind == "bought" else ()

@@ -23,6 +23,9 @@ Rows = NDArray[np.int32]
 NEIGHBOURS: Final = 50
 """Most neighbours kept of a product, of each kind."""
 
+RELATED: Final = 16
+"""Most products kept that one goes with."""
+
 HALF_LIFE_MS: Final = {"sold_5": 5 * 86_400_000.0, "sold_20": 20 * 86_400_000.0, "clicked": 14 * 86_400_000.0}
 """After it, a sale (or a click) counts half."""
 
@@ -30,11 +33,12 @@ NEVER: Final = np.iinfo(np.int64).max
 """When a product was first sold that was only clicked."""
 
 _POPULAR: Final = 200
+_NEWS_MS: Final = 30 * 86_400_000  # for so long a product that nobody bought yet is news
 _LISTS: Final = 1000.0  # lists that `shown` is counted in
 
 
 class Neighbourhood(NamedTuple):
-    """For each product its nearest others: rows [n, NEIGHBOURS] and their similarities, 0 where there are fewer."""
+    """For each product its nearest others: rows [n, k] and their similarities, 0 where there are fewer."""
 
     rows: Rows
     similarity: Floats
@@ -54,7 +58,8 @@ class Neighbourhood(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of the products that somebody bought or clicked, one row each. All columns are parallel, [n].
+    """Of the products that somebody bought or clicked, and of those that the catalogue relates to others, one row each.
+    All columns are parallel, [n].
 
     Counts are those of the sampled users. `sold_5`, `sold_20` and `clicked` have decayed until `as_of`, by the
     half-lives of `HALF_LIFE_MS`.
@@ -63,6 +68,7 @@ class Statistics:
     as_of: int  # event time, ms
     product_ids: Sequence[str]
     first_sold: NDArray[np.int64]  # event time, ms; `NEVER` where it wasn't
+    announced: NDArray[np.int64]  # ms, when the catalogue says so of a product that it relates to others; else 0
     buyers: Floats
     repeats: Floats  # lines by which a buyer bought it again
     sold_5: Floats
@@ -71,16 +77,20 @@ class Statistics:
     shown: Floats  # of 1,000 recent lists, how many hold it
     together: Neighbourhood  # bought by the same people
     alike: Neighbourhood  # of like text
+    related: Neighbourhood  # by the catalogue's word, and bought together with those
     weights: Weights = PRIOR
     clicks: ClickTable = NO_CLICKS
     rows: Mapping[str, int] = field(init=False)
     popular: NDArray[np.int64] = field(init=False)
     """Rows of what sells best now, to somebody of whom nothing is known."""
+    unseen: NDArray[np.bool_] = field(init=False)
+    """What nobody has bought or clicked, [n]."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", {product_id: row for row, product_id in enumerate(self.product_ids)})
         selling = np.log1p(self.sold_5) + np.log1p(self.sold_20) + np.log1p(self.clicked)
         object.__setattr__(self, "popular", np.argsort(-selling, kind="stable")[:_POPULAR])
+        object.__setattr__(self, "unseen", (self.first_sold == NEVER) & (self.clicked == 0.0))
 
     def __len__(self) -> int:
         return len(self.product_ids)
@@ -95,19 +105,26 @@ class Statistics:
         return np.log1p(self.shown[rows].astype(np.float64))
 
 
+def is_news(first_sold: NDArray[np.int64], announced: NDArray[np.int64], at: int) -> NDArray[np.bool_]:
+    """Whether a product was announced lately, and nobody has bought it yet."""
+    news: NDArray[np.bool_] = (first_sold == NEVER) & (announced > at - _NEWS_MS) & (announced <= at) & (announced > 0)
+    return news
+
+
 def shown_in_a_thousand(shown: NDArray[np.float64], lists: float) -> Floats:
     """Counts of showings as a share of the lists they are from; of few lists, the counts themselves."""
     return (shown * (_LISTS / max(lists, _LISTS))).astype(np.float32)
 
 
-def no_neighbours(products: int) -> Neighbourhood:
-    return Neighbourhood(np.zeros((products, NEIGHBOURS), np.int32), np.zeros((products, NEIGHBOURS), np.float32))
+def no_neighbours(products: int, most: int = NEIGHBOURS) -> Neighbourhood:
+    return Neighbourhood(np.zeros((products, most), np.int32), np.zeros((products, most), np.float32))
 
 
 NO_STATISTICS: Final = Statistics(
     as_of=0,
     product_ids=(),
     first_sold=np.zeros(0, np.int64),
+    announced=np.zeros(0, np.int64),
     buyers=np.zeros(0, np.float32),
     repeats=np.zeros(0, np.float32),
     sold_5=np.zeros(0, np.float32),
@@ -116,6 +133,7 @@ NO_STATISTICS: Final = Statistics(
     shown=np.zeros(0, np.float32),
     together=no_neighbours(0),
     alike=no_neighbours(0),
+    related=no_neighbours(0, 0),
 )
 """Of a shop of which nothing is known yet."""
 
@@ -125,28 +143,32 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     as_of: int
     product_ids: list[str]
     first_sold: bytes
+    announced: bytes
     columns: bytes
     together: bytes
     alike: bytes
+    related: bytes  # empty where nothing is
     weights: bytes
     clicks: bytes
 
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _COLUMNS: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
 
 
 def encode_statistics(statistics: Statistics) -> bytes:
-    """Some 650 bytes a product, most of them for its neighbours."""
+    """Some 650 bytes a product, most of them for its neighbours; 100 more where products are related."""
     return msgspec.msgpack.encode(
         _Wire(
             _FORMAT,
             statistics.as_of,
             list(statistics.product_ids),
             statistics.first_sold.astype("<i8").tobytes(),
+            statistics.announced.astype("<i8").tobytes(),
             np.stack([getattr(statistics, name) for name in _COLUMNS]).astype("<f4").tobytes(),
             _encoded(statistics.together),
             _encoded(statistics.alike),
+            _encoded(statistics.related),
             np.concatenate(statistics.weights).astype("<f8").tobytes(),
             encode_clicks(statistics.clicks),
         )
@@ -168,8 +190,10 @@ def decode_statistics(data: bytes) -> Statistics:
         as_of=wire.as_of,
         product_ids=wire.product_ids,
         first_sold=np.frombuffer(wire.first_sold, "<i8"),
+        announced=np.frombuffer(wire.announced, "<i8"),
         together=_decoded(wire.together, products),
         alike=_decoded(wire.alike, products),
+        related=_decoded(wire.related, products),
         weights=Weights(weights[: len(PRIOR.new)], weights[len(PRIOR.new) :]),
         clicks=decode_clicks(wire.clicks),
         **dict(zip(_COLUMNS, columns, strict=True)),
@@ -181,7 +205,8 @@ def _encoded(neighbours: Neighbourhood) -> bytes:
 
 
 def _decoded(data: bytes, products: int) -> Neighbourhood:
-    split = 4 * products * NEIGHBOURS
-    rows = np.frombuffer(data[:split], "<i4").reshape(products, NEIGHBOURS)
-    similarity = np.frombuffer(data[split:], "<f2").reshape(products, NEIGHBOURS).astype(np.float32)
+    shape = products, len(data) // (6 * max(products, 1))
+    split = 4 * shape[0] * shape[1]
+    rows = np.frombuffer(data[:split], "<i4").reshape(shape)
+    similarity = np.frombuffer(data[split:], "<f2").reshape(shape).astype(np.float32)
     return Neighbourhood(rows, similarity)

@@ -296,7 +296,7 @@ def _ask_kafka(settings: Settings) -> tuple[KafkaStatus, list[str]]:
         )
         for at, position in health.positions.items()
     ]
-    counted = {name: found[name] for name in (topics.searches, topics.purchases) if name in found}
+    counted = {name: found[name] for name in (topics.searches, topics.purchases, topics.products) if name in found}
     of_statistics = positions(kafka, admin, statistics_group_of(settings.generation), counted).values()
     status = KafkaStatus(
         address=kafka.bootstrap_servers,

@@ -82,7 +82,7 @@ def _uncounted(admin: AdminClient, generation: str, offsets: Mapping[TopicPartit
     """How many of these events statistics don't know; 0 where nobody keeps any."""
     from streams.generations import statistics_group_of
 
-    counted = {settings.topics.searches, settings.topics.purchases}
+    counted = {settings.topics.searches, settings.topics.purchases, settings.topics.products}
     events = {at: offset for at, offset in offsets.items() if at[0] in counted}
     if not events or not asyncio.run(_has_statistics(settings, generation)):
         return 0

@@ -8,12 +8,14 @@ import numpy as np
 
 from sinks.clicks import CLICKED_PRODUCTS, ClickTable, query_hash
 from sinks.scoring import PRIOR, Weights
-from sinks.statistics import NEVER, Neighbourhood, Statistics, no_neighbours
+from sinks.statistics import NEIGHBOURS, NEVER, RELATED, Neighbourhood, Statistics, no_neighbours
 
 
-def neighbours_of(product_ids: Sequence[str], similarities: Mapping[tuple[str, str], float]) -> Neighbourhood:
+def neighbours_of(
+    product_ids: Sequence[str], similarities: Mapping[tuple[str, str], float], most: int = NEIGHBOURS
+) -> Neighbourhood:
     """Of each pair both ways."""
-    found = no_neighbours(len(product_ids))
+    found = no_neighbours(len(product_ids), most)
     row = {product_id: at for at, product_id in enumerate(product_ids)}
     free = [0] * len(product_ids)
     for pair, similarity in similarities.items():
@@ -42,7 +44,9 @@ def statistics_of(
     *,
     together: Mapping[tuple[str, str], float] | None = None,
     alike: Mapping[tuple[str, str], float] | None = None,
+    related: Mapping[tuple[str, str], float] | None = None,
     first_sold: Mapping[str, int] | None = None,
+    announced: Mapping[str, int] | None = None,
     weights: Weights = PRIOR,
     clicks: Mapping[str, Mapping[str, float]] | None = None,
     **counts: Mapping[str, float],
@@ -59,8 +63,10 @@ def statistics_of(
         as_of=as_of,
         product_ids=tuple(product_ids),
         first_sold=np.array([sold.get(product_id, NEVER) for product_id in product_ids], np.int64),
+        announced=np.array([(announced or {}).get(product_id, 0) for product_id in product_ids], np.int64),
         together=neighbours_of(product_ids, together or {}),
         alike=neighbours_of(product_ids, alike or {}),
+        related=neighbours_of(product_ids, related or {}, RELATED if related else 0),
         weights=weights,
         clicks=clicks_of(product_ids, clicks or {}),
         **columns,

@@ -48,8 +48,9 @@ def command(
     """Recommend products to a user, or to many, derived from the stored profile at TIME.
 
     Each comes with its reasons and their shares: "interest" (near what the user likes), "recent" (near what they do
-    now), "bought" (before), "together" (others bought it with what they bought), "clicked" (others clicked it after
-    the same query), "popular", "new", "query". TIME moves the clock only: events after it aren't undone.
+    now), "bought" (before), "together" (others bought it with what they bought), "related" (the catalogue says that it
+    goes with that), "clicked" (others clicked it after the same query), "popular", "new", "query". TIME moves the
+    clock only: events after it aren't undone.
 
     With --query, what is near the text and what others clicked after it: the more is known of the query, the less the
     user and its words matter.
@@ -160,7 +161,8 @@ _TOLD: Final = {
     "interest": "likes",
     "recent": "lately",
     "bought": "bought",
-    "together": "goes with",
+    "together": "bought with",
+    "related": "goes with",
     "clicked": "others clicked it",
     "popular": "popular",
     "new": "new",

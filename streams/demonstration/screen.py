@@ -217,6 +217,7 @@ def _because(item: Recommendation) -> str:
         "interest": f"near “{behind}”",
         "recent": f"recent “{behind}”",
         "together": f"bought with “{behind}”",
+        "related": f"goes with “{behind}”",
         "clicked": f"clicked after “{behind}”",
     }
     share = "" if reason.share >= 0.995 else f" ({reason.share:.0%})"

@@ -20,12 +20,12 @@ class MemoryCatalogue:
 
     def __init__(self, products: Sequence[Product]) -> None:
         """Each with its vector; at least one of them available."""
-        self._products = {product.product_id: product for product in products}
+        self.products = {product.product_id: product for product in products}
         self.vectors: Mapping[str, Vector] = {
-            product_id: product.vector for product_id, product in self._products.items() if product.vector is not None
+            product_id: product.vector for product_id, product in self.products.items() if product.vector is not None
         }
         self.mean = mean_of(np.stack([*self.vectors.values()]))
-        shown = [product for product in self._products.values() if product.available]
+        shown = [product for product in self.products.values() if product.available]
         self._holders: dict[int, dict[str, float]] = defaultdict(dict)
         for product in shown:
             words = product_words(product.text)
@@ -41,13 +41,13 @@ class MemoryCatalogue:
 
     async def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
         """Those of the products that exist, by product id."""
-        return {product_id: self._products[product_id] for product_id in product_ids if product_id in self._products}
+        return {product_id: self.products[product_id] for product_id in product_ids if product_id in self.products}
 
     async def near(self, queries: Vector, limit: int, *, kind: str | None = None) -> list[list[Nearby]]:
         """For each query ([n, d]), the available products nearest by cosine, best first, at most `limit`."""
         return [
             [
-                _nearby(self._products[product_id], score)
+                _nearby(self.products[product_id], score)
                 for product_id, score in zip(row.product_ids, row.scores.tolist(), strict=True)
             ]
             for row in self.snapshot.near(queries, limit, kind=kind)
@@ -67,10 +67,10 @@ class MemoryCatalogue:
             holders = self._holders.get(word, {})
             rarity = math.log((shown - len(holders) + 0.5) / (len(holders) + 0.5) + 1.0)
             for product_id, weight in holders.items():
-                if kind is None or self._products[product_id].kind == kind:
+                if kind is None or self.products[product_id].kind == kind:
                     scores[product_id] += weight * rarity
         best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
-        return [_nearby(self._products[product_id], score) for product_id, score in best]
+        return [_nearby(self.products[product_id], score) for product_id, score in best]
 
 
 def _nearby(product: Product, score: float) -> Nearby:

@@ -30,6 +30,8 @@ class History:
         self._states: dict[str, ProfileState] = {}
         self._offset = 0
         self._statistics = StatisticsFold(LikenessOfTexts(shop.catalogue.mean, shop.catalogue.vectors.get))
+        for product in shop.catalogue.products.values():
+            self._statistics.relate(product.product_id, [*map(stable_hash, product.related)], product.ts or 0)
 
     def learn(self, step: Step) -> None:
         """Folds in what happened next. Steps come in the order of time."""

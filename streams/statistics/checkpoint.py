@@ -13,9 +13,10 @@ from sinks.scoring import PRIOR, Weights
 from streams.statistics.fold import BOUGHT, COUNTED, Bounds, Order, Shopper, StatisticsFold
 from streams.statistics.learning import Learner
 from streams.statistics.pairs import Pairs
+from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
@@ -35,6 +36,8 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     open: list[tuple[int, int, int, int, list[int]]]
     clicks: tuple[int, dict[int, dict[int, float]]]  # the epoch, and weights by query and product
     searchers: list[tuple[int, list[Click]]]
+    announced: bytes
+    related: list[tuple[int, bytes]]  # the row of a product, and the hashes of those that it names
 
 
 def encode_fold(fold: StatisticsFold) -> bytes:
@@ -72,6 +75,8 @@ def encode_fold(fold: StatisticsFold) -> bytes:
             open=[(user, order.id, order.ts, order.came, list(order.rows)) for user, order in fold.open.items()],
             clicks=(fold.clicks.epoch, fold.clicks.weights),
             searchers=[(user, list(clicks)) for user, clicks in fold.searchers.all().items()],
+            announced=columns.announced[:products].tobytes(),
+            related=[(row, named.tobytes()) for row, named in fold.relations.named.items()],
         )
     )
 
@@ -122,4 +127,7 @@ def decode_fold(data: bytes, bounds: Bounds) -> StatisticsFold | None:
     epoch, weights_of_queries = wire.clicks
     fold.clicks = Clicks(bounds.queries, epoch, weights_of_queries)
     fold.searchers = Searchers(bounds.users, dict(wire.searchers))
+    columns.announced[:products] = np.frombuffer(wire.announced, np.int64)
+    fold.relations = Relations({row: np.frombuffer(named, np.uint64) for row, named in wire.related})
+    fold.note_seen()
     return fold

@@ -35,11 +35,14 @@ from sinks.statistics import (
     NEVER,
     Neighbourhood,
     Statistics,
+    is_news,
     no_neighbours,
     shown_in_a_thousand,
 )
+from streams.profiles import stable_hash
 from streams.statistics.learning import Learner
 from streams.statistics.pairs import Pairs
+from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
 
 Rows = NDArray[np.int64]
@@ -108,6 +111,7 @@ class StatisticsFold:
         self.learner = Learner()
         self.clicks = Clicks(self._bounds.queries)
         self.searchers = Searchers(self._bounds.users)
+        self.relations = Relations()
         self.now = 0  # time of the newest event, ms
         self.refreshed_at = 0
         self.lines = 0  # folded in
@@ -115,6 +119,10 @@ class StatisticsFold:
         self.open: OrderedDict[int, Order] = OrderedDict()  # by user, the oldest first
         self._together = no_neighbours(0)
         self._alike = no_neighbours(0)
+        self._related = no_neighbours(0, 0)
+        self._relations_changed = False
+        self._hashes = np.zeros(0, np.uint64)  # of the ids of products
+        self._seen: dict[int, None] = {}  # rows of what was bought or clicked, in that order
         self._popular: Rows = np.zeros(0, np.int64)
         self._chance = np.random.default_rng(0)
 
@@ -122,6 +130,13 @@ class StatisticsFold:
         """Gives these products a row, in this order."""
         for product_id in product_ids:
             self._row(product_id)
+
+    def note_seen(self) -> None:
+        """What was bought or clicked, after `columns` were filled in."""
+        products = len(self.product_ids)
+        seen = (self.columns.first_sold[:products] != NEVER) | (self.columns.clicked[:products] > 0.0)
+        waiting = {row for order in self.open.values() for row in order.rows}
+        self._seen = dict.fromkeys([*np.flatnonzero(seen).tolist(), *sorted(waiting)])
 
     def purchase(self, user: int, product_id: str, order: int, ts: int) -> None:
         """A line of an order. `user` and `order` are 64-bit hashes; `ts` is event time, ms."""
@@ -134,17 +149,36 @@ class StatisticsFold:
             return
         if opened is None:
             opened = self.open[user] = Order(order, ts, {}, self.now)
-        opened.rows[self._row(product_id)] = None
+        opened.rows[self._counted(product_id)] = None
 
     def click(self, user: int, query: int, product_id: str, ts: int) -> None:
         """A product that was clicked after a search. `query` is its `sinks.clicks.query_hash`."""
         self._advance(ts)
-        product = self._row(product_id)
+        product = self._counted(product_id)
         if not self.lines:  # what people click next tells what to show them while nobody buys
             self._learn_click(user, product)
         self.columns.add("clicked", product, self.now)
         self.clicks.add(query, product, self.now)
         self.searchers.add(user, Click(self.now, query, product))
+
+    def relate(self, product_id: str, related: Sequence[int], announced: int) -> bool:
+        """What the catalogue says that a product goes with, as 64-bit hashes of ids, known or not; and when it said so,
+        ms, or 0. Replaces what it said before. Whether that changes anything.
+        """
+        row = self._row_of.get(product_id)
+        named = np.unique(np.array(related, np.uint64))
+        if row is None and not len(named):
+            return False
+        row = self._row(product_id)
+        before = self.relations.named.get(row)
+        if np.array_equal(named, () if before is None else before) and self.columns.announced[row] == announced:
+            return False
+        self.relations.put(row, named)
+        self.columns.announced[row] = announced if len(named) else 0
+        self._relations_changed = True
+        if len(self.product_ids) > 2 * self._bounds.products:
+            self.refresh()
+        return True
 
     def close_orders(self) -> None:
         """Folds in the orders that may not be complete yet: nothing more is there to be read."""
@@ -155,12 +189,15 @@ class StatisticsFold:
         """What is known now. Similarities may be some days of events old, or miss a tenth of the lines."""
         if self.lines - self._refreshed_lines >= max(_FEW_LINES, self._refreshed_lines * _UNREFRESHED):
             self.refresh()
+        if self._relations_changed:
+            self._relate()
         columns, products = self.columns, len(self.product_ids)
         columns.decay(self.now)
         return Statistics(
             as_of=self.now,
             product_ids=tuple(self.product_ids),
             first_sold=columns.first_sold[:products].copy(),
+            announced=columns.announced[:products].copy(),
             buyers=columns.buyers[:products].astype(np.float32),
             repeats=columns.repeats[:products].astype(np.float32),
             sold_5=columns.sold_5[:products].astype(np.float32),
@@ -169,6 +206,7 @@ class StatisticsFold:
             shown=shown_in_a_thousand(columns.shown[:products], columns.lists),
             together=_widened(self._together, products),
             alike=_widened(self._alike, products),
+            related=_widened(self._related, products),
             weights=Weights(*(part.copy() for part in self.learner.weights)),
             clicks=self.clicks.table(self.now),
         )
@@ -192,6 +230,12 @@ class StatisticsFold:
             row = self._row_of[product_id] = len(self.product_ids)
             self.product_ids.append(product_id)
             self.columns.reserve(row + 1)
+            self._relations_changed = self._relations_changed or bool(self.relations.named)
+        return row
+
+    def _counted(self, product_id: str) -> int:
+        row = self._row(product_id)
+        self._seen.setdefault(row)
         return row
 
     def _close(self, user: int) -> None:
@@ -248,11 +292,13 @@ class StatisticsFold:
         if not products or not len(seen):
             return
         together, alike = self._together.around(seen), self._alike.around(seen)
-        near = (together > 0.0) | (alike > 0.0)
+        related = self._related.around(seen)[:products]
+        near = (together > 0.0) | (alike > 0.0) | (related > 0.0)
         pool, others = self._pool(near, seen)
         features = new_features(
             together_of(together[pool], len(history)),
             likeness_of(alike[pool], len(history)),
+            together_of(related[pool], len(history)),
             self.columns.products(pool, ts),
             self._searched(self.searchers.clicks(user), pool, ts),
         )
@@ -278,11 +324,12 @@ class StatisticsFold:
         seen = np.array([click.product for click in before if click.product < products], np.int64)
         if not len(seen):
             return
-        alike = self._alike.around(seen)
-        pool, others = self._pool(alike > 0.0, np.zeros(0, np.int64))
+        alike, related = self._alike.around(seen), self._related.around(seen)[:products]
+        pool, others = self._pool((alike > 0.0) | (related > 0.0), np.zeros(0, np.int64))
         features = new_features(
             np.zeros(len(pool)),
             likeness_of(alike[pool], len(before)),
+            together_of(related[pool], len(before)),
             self.columns.products(pool, ts),
             self._searched(before, pool, ts),
         )
@@ -331,7 +378,24 @@ class StatisticsFold:
         self._together = self.pairs.neighbours(products, self.now)
         popular = self.columns.sold_5 if self.lines else self.columns.clicked
         self._popular = _highest(popular[:products], _POPULAR)
-        self._alike = no_neighbours(products) if self.likeness is None else self.likeness(self.product_ids)
+        self._alike = self._alike_now()
+        self._relate()
+
+    def _alike_now(self) -> Neighbourhood:
+        """Of what was bought or clicked: what nobody has seen yet would only push that out of the neighbours kept."""
+        found = no_neighbours(len(self.product_ids))
+        if self.likeness is not None:
+            seen = np.fromiter(self._seen, np.int64, len(self._seen))
+            near = self.likeness([self.product_ids[row] for row in self._seen])
+            found.rows[seen], found.similarity[seen] = seen[near.rows], near.similarity
+        return found
+
+    def _relate(self) -> None:
+        """Takes the catalogue's word, and the similarities of the last refresh."""
+        self._relations_changed = False
+        new = [stable_hash(product_id) for product_id in self.product_ids[len(self._hashes) :]]
+        self._hashes = np.concatenate([self._hashes, np.array(new, np.uint64)])
+        self._related = self.relations.neighbours(self._hashes, self._together)
 
     def _forget_products(self) -> None:
         """Keeps the products that sell best now, and leaves room for new ones."""
@@ -349,6 +413,9 @@ class StatisticsFold:
         self.pairs.reordered(kept)
         self.clicks.reordered(new_row)
         self.searchers.reordered(new_row)
+        self.relations.reordered(new_row)
+        self._hashes = self._hashes[:0]
+        self._seen = {row: None for row in new_row[[*self._seen]].tolist() if row >= 0}
         for shopper in self.users.values():
             rows = new_row[shopper.bought["row"]]
             shopper.bought = shopper.bought[rows >= 0].copy()
@@ -358,11 +425,12 @@ class StatisticsFold:
             self.open[user] = order._replace(rows=dict.fromkeys(rows[rows >= 0].tolist()))
         self._together = no_neighbours(0)
         self._alike = no_neighbours(0)
+        self._related = no_neighbours(0, 0)
 
 
 def _widened(neighbours: Neighbourhood, products: int) -> Neighbourhood:
     """With rows for products that came since, which have no neighbours yet."""
-    more = no_neighbours(products - len(neighbours.rows))
+    more = no_neighbours(products - len(neighbours.rows), neighbours.rows.shape[1])
     return Neighbourhood(*(np.concatenate(parts) for parts in zip(neighbours, more, strict=True)))
 
 
@@ -398,7 +466,7 @@ class _Columns:
     """
 
     def __init__(self) -> None:
-        self.first_sold = np.zeros(0, np.int64)
+        self.first_sold = self.announced = np.zeros(0, np.int64)
         self.buyers = self.repeats = self.sold_5 = self.sold_20 = self.clicked = self.shown = np.zeros(0)
         self.lists = 0.0  # lists that `shown` was counted in, decayed like it
         self.as_of = 0
@@ -407,6 +475,7 @@ class _Columns:
         more = max(products, 2 * len(self.buyers), 1024) - len(self.buyers) if products > len(self.buyers) else 0
         if more:
             self.first_sold = np.concatenate([self.first_sold, np.full(more, NEVER, np.int64)])
+            self.announced = np.concatenate([self.announced, np.zeros(more, np.int64)])
             for name in COUNTED:
                 setattr(self, name, np.concatenate([getattr(self, name), np.zeros(more)]))
 
@@ -427,6 +496,7 @@ class _Columns:
     def products(self, rows: Rows, at: int) -> Product:
         """As of `at`; what has decayed already isn't made more again."""
         first = self.first_sold[rows]
+        first = np.where(is_news(first, self.announced[rows], at), self.announced[rows], first)
         never = first == NEVER
         since = max(at, self.as_of)
         return Product(
@@ -442,7 +512,7 @@ class _Columns:
     def of(self, rows: Rows) -> _Columns:
         kept = _Columns()
         kept.as_of, kept.lists = self.as_of, self.lists
-        kept.first_sold = self.first_sold[rows]
+        kept.first_sold, kept.announced = self.first_sold[rows], self.announced[rows]
         for name in COUNTED:
             setattr(kept, name, getattr(self, name)[rows])
         return kept

@@ -1,4 +1,4 @@
-"""Searches and purchases of all partitions, in the order of their time, for statistics."""
+"""Searches and purchases of all partitions, in the order of their time, and what products go with, for statistics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from encoders.text import normalise
 from sinks.clicks import query_hash
-from streams.events import InvalidEvent, decode_purchase, decode_search
+from streams.events import InvalidEvent, check_key, decode_key, decode_product, decode_purchase, decode_search
 from streams.kafka import client_config
+from streams.products import related_of
 from streams.profiles import stable_hash
-from streams.settings import Kafka
+from streams.settings import Kafka, Topics
 from streams.statistics.merging import Merger
 from streams.topics import Topic, TopicPartition
 
@@ -34,7 +35,15 @@ class Clicked(NamedTuple):
     product_id: str
 
 
-Seen: TypeAlias = Bought | Clicked
+class Related(NamedTuple):
+    """What the catalogue says that a product goes with, from now on: nothing, where it is deleted."""
+
+    product_id: str
+    related: tuple[int, ...]  # 64-bit hashes of product ids
+    announced: int  # ms; 0 where the catalogue doesn't say
+
+
+Seen: TypeAlias = Bought | Clicked | Related
 
 
 class EventReader:
@@ -47,7 +56,7 @@ class EventReader:
         self,
         kafka: Kafka,
         group: str,
-        searches: str,
+        names: Topics,
         topics: Mapping[str, Topic],
         offsets: Mapping[TopicPartition, int],
         pseudonym: Callable[[str], int],
@@ -57,7 +66,7 @@ class EventReader:
         `pseudonym` is what a user id is replaced by: `PointIds.pseudonym`.
         """
         self._pseudonym = lru_cache(maxsize=16_384)(pseudonym)  # an order's lines come one after the other
-        self._searches = searches
+        self._names = names
         self._topics = topics
         self._next = dict(offsets)
         self._taken = dict(offsets)  # where each partition goes on after what was taken
@@ -90,9 +99,15 @@ class EventReader:
         return len(self._caught_up) == len(self._next) and not len(self._merger)
 
     def read(self) -> Iterator[tuple[int, Seen]]:
-        """What has come, with its time (ms); waits a moment for it. Raises KafkaException where Kafka refuses."""
+        """What has come, with its time (ms); waits a moment for it. Raises KafkaException where Kafka refuses.
+
+        Of products it comes as it is read: a catalogue is true of all that happened.
+        """
         for message in self._consumer.consume(_AT_ONCE, _POLL_SECONDS):
-            self._put(message)
+            if message.topic() != self._names.products or message.error() is not None:
+                self._put(message)
+            elif (related := self._related(message)) is not None:
+                yield message.timestamp()[1], related
         behind = frozenset(self._next) - self._caught_up
         for ts, (at, offset, seen) in self._merger.take(frozenset(behind)):
             self._taken[at] = offset + 1
@@ -114,25 +129,42 @@ class EventReader:
     def close(self) -> None:
         self._consumer.close()
 
+    def _related(self, message: Message) -> Related | None:
+        """None where it can't be understood."""
+        at, offset = self._count(message)
+        self._taken[at] = offset + 1
+        try:
+            product = decode_product(message.value(), message.timestamp()[1])
+            if product is None:
+                return Related(decode_key(message.key()), (), 0)
+            check_key(message.key(), product)
+        except InvalidEvent:
+            return None
+        return Related(product.product_id, tuple(map(stable_hash, related_of(product))), product.ts or 0)
+
     def _put(self, message: Message) -> None:
-        topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
-        at = (topic, partition)
+        at = (message.topic() or "", message.partition() or 0)
         if (error := message.error()) is not None:
             if error.code() == KafkaError._PARTITION_EOF:
-                self._next[at] = offset
+                self._next[at] = message.offset() or 0
                 self._caught_up.add(at)
             elif not error.retriable():
                 raise KafkaException(error)
             return
+        at, offset = self._count(message)
+        ts, seen = self._understood(at[0], message.value(), message.timestamp()[1])
+        self._merger.put(at, ts, (at, offset, seen))
+
+    def _count(self, message: Message) -> tuple[TopicPartition, int]:
+        """Where the message is; what comes after it is still to be read."""
+        at, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
         self._caught_up.discard(at)
         self._next[at] = offset + 1
-        produced = message.timestamp()[1]
-        ts, seen = self._understood(topic, message.value(), produced)
-        self._merger.put(at, ts, (at, offset, seen))
+        return at, offset
 
     def _understood(self, topic: str, value: bytes | None, produced: int) -> tuple[int, Seen | None]:
         try:
-            if topic == self._searches:
+            if topic == self._names.searches:
                 search = decode_search(value, produced)
                 clicked = search.clicked_product_id
                 if not clicked:

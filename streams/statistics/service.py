@@ -31,7 +31,7 @@ from streams.settings import Settings
 from streams.statistics.checkpoint import decode_fold, encode_fold
 from streams.statistics.fold import Bounds, StatisticsFold
 from streams.statistics.likeness import COMPARED, LikenessOfTexts
-from streams.statistics.reader import Bought, EventReader, Seen
+from streams.statistics.reader import Bought, EventReader, Related, Seen
 from streams.topics import Topic, TopicPartition, describe, first_offsets
 
 logger = logging.getLogger("afterglow.statistics")
@@ -88,7 +88,7 @@ class StatisticsService:
         reader = EventReader(
             self._settings.kafka,
             statistics_group_of(name),
-            self._settings.topics.searches,
+            self._settings.topics,
             topics,
             await asyncio.to_thread(self._starts, topics, offsets),
             self._ids.pseudonym,
@@ -148,7 +148,8 @@ class StatisticsService:
         return best
 
     def _topics(self) -> dict[str, Topic]:
-        names = (self._settings.topics.searches, self._settings.topics.purchases)
+        named = self._settings.topics
+        names = (named.searches, named.purchases, named.products)
         return answered(lambda: describe(self._admin, names), self._settings.kafka)
 
     def _starts(
@@ -197,10 +198,11 @@ class _Keeping:
         """Reads what has come, and now and then puts what is known in force. False: begin anew, or end."""
         seen = await asyncio.to_thread(lambda: list(self._reader.read()))
         if seen:
-            await self._vectors.fetch([one.product_id for _, one in seen])
-            await asyncio.to_thread(self._take, seen)
-            self._events += len(seen)
-            self._unwritten = True
+            events = [one for _, one in seen if not isinstance(one, Related)]
+            await self._vectors.fetch([one.product_id for one in events])
+            changed = await asyncio.to_thread(self._take, seen)
+            self._events += len(events)
+            self._unwritten = self._unwritten or changed
         since = time.monotonic() - self._settled_at
         idle = self._reader.caught_up and since > self._pause
         if stopping or idle or since > max(self._interval, self._pause):
@@ -214,12 +216,19 @@ class _Keeping:
         stored = await self._store.head()
         return stored is not None and (self._head is None or stored.version != self._head.version)
 
-    def _take(self, seen: list[tuple[int, Seen]]) -> None:
+    def _take(self, seen: list[tuple[int, Seen]]) -> bool:
+        """Whether anything is other than before."""
+        changed = False
         for ts, one in seen:
+            if isinstance(one, Related):
+                changed |= self._fold.relate(one.product_id, one.related, one.announced)
+                continue
+            changed = True
             if isinstance(one, Bought):
                 self._fold.purchase(one.user, one.product_id, one.order, ts)
             else:
                 self._fold.click(one.user, one.query, one.product_id, ts)
+        return changed
 
     async def _write(self) -> bool:
         began = time.monotonic()

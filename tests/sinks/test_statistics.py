@@ -98,9 +98,10 @@ def test_showings_are_counted_in_a_thousand_lists():
 
 def same(a: Statistics, b: Statistics) -> None:
     assert (a.as_of, list(a.product_ids)) == (b.as_of, list(b.product_ids))
-    for name in ("first_sold", "buyers", "repeats", "sold_5", "sold_20", "clicked", "shown", "popular"):
+    for name in ("first_sold", "announced", "buyers", "repeats", "sold_5", "sold_20", "clicked", "shown", "popular"):
         assert getattr(a, name).tolist() == getattr(b, name).tolist(), name
-    for ours, theirs in zip((*a.together, *a.alike, *a.weights), (*b.together, *b.alike, *b.weights), strict=True):
+    parts = [(*one.together, *one.alike, *one.related, *one.weights) for one in (a, b)]
+    for ours, theirs in zip(*parts, strict=True):
         assert ours.tolist() == theirs.tolist()
 
 
@@ -109,6 +110,8 @@ def test_bytes_and_back():
     shop = statistics_of(["tea", "cup"], NOW, together={("tea", "cup"): 0.5}, buyers={"cup": 2}, weights=learned)
     same(decode_statistics(encode_statistics(shop)), shop)
     same(decode_statistics(encode_statistics(SHOP)), SHOP)
+    related = statistics_of(["tea", "cup"], NOW, related={("tea", "cup"): 0.5}, announced={"cup": 17})
+    same(decode_statistics(encode_statistics(related)), related)
     assert decode_statistics(encode_statistics(SHOP)).first_sold.tolist()[3] == NEVER
 
 
@@ -138,11 +141,11 @@ def test_what_is_not_readable_is_refused_in_words(data):
 
 def test_another_format_is_refused_by_its_number():
     wire = msgspec.msgpack.decode(encode_statistics(SHOP))
-    with pytest.raises(ValueError, match="are of format 7, and this version reads 2"):
+    with pytest.raises(ValueError, match="are of format 7, and this version reads 3"):
         decode_statistics(msgspec.msgpack.encode([7, *wire[1:]]))
 
 
 def test_weights_of_other_features_are_refused():
     wire = msgspec.msgpack.decode(encode_statistics(SHOP))
-    with pytest.raises(ValueError, match="this version reads 2"):
+    with pytest.raises(ValueError, match="this version reads 3"):
         decode_statistics(msgspec.msgpack.encode([*wire[:-2], wire[-2][:-8], wire[-1]]))

@@ -98,7 +98,7 @@ class Deployment:
 
     def make_generation(self, name: str, *, served: bool = False) -> None:
         """As a worker makes it, of two products whose texts are alike and one that is like nothing."""
-        named = {"searches": self.settings.topics.searches, "purchases": self.settings.topics.purchases}
+        named = {role: getattr(self.settings.topics, role) for role in ("searches", "purchases", "products")}
         sources = {
             role: Source(topic, self.topics[topic].id, [0] * self.topics[topic].partitions)
             for role, topic in named.items()
@@ -184,8 +184,28 @@ def test_what_was_bought_is_known_and_every_offset_is_told(deployment: Deploymen
     searches, purchases = deployment.settings.topics.searches, deployment.settings.topics.purchases
     assert known.head.offsets == {
         deployment.topics[name].id: {name: [ends[name, partition] for partition in range(8)]}
-        for name in (searches, purchases)
+        for name in (searches, purchases, deployment.settings.topics.products)
     }
+
+
+def test_a_new_product_is_near_what_its_event_relates_it_to(deployment: Deployment) -> None:
+    deployment.buy(range(20), "boots")
+    with deployment.keeper():
+        deployment.after(20)
+        with EventProducer(deployment.settings) as events:
+            events.product("laces", "Laces", related=["boots", "unheard-of"])
+
+        def near() -> dict[str, str]:
+            known = deployment.known()
+            assert known is not None
+            assert known.head.events == 20
+            ids, (rows, similarity) = known.statistics.product_ids, known.statistics.related
+            return {ids[row]: ids[rows[row, 0]] for row in range(len(rows)) if similarity[row].any()}
+
+        until(lambda: near() == {"boots": "laces", "laces": "boots"}, 30, "its relation isn't known")
+    with deployment.keeper(), EventProducer(deployment.settings) as events:
+        events.delete_product("laces")
+        until(lambda: near() == {}, 30, "it is deleted, and still related")
 
 
 def test_killed_at_any_moment_it_goes_on_with_what_was_written(deployment: Deployment) -> None:
