@@ -115,11 +115,11 @@ def load(
     models run packed, others padded. Raises ModelError.
     """
     folder, name = locate(model)
-    target = _device(device)
+    target = device_of(device)
     recipe = read_recipe(folder, query_prefix=query_prefix, product_prefix=product_prefix)
     try:
         network = _network(folder, recipe.pooling, target)
-        tokenizer = _tokenizer(folder, recipe)
+        tokenizer = tokenizer_of(folder, recipe)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} holds no model that can be loaded: {error}") from error
     is_folder = bool(model) and Path(model).expanduser().is_dir()
@@ -139,9 +139,9 @@ def load(
 def _network(folder: Path, pooling: str, device: torch.device) -> Network:
     architecture = read_architecture(folder)
     if packed.supports(architecture):
-        weights = _safetensors(folder) or _transformers_model(folder).state_dict()
+        weights = _safetensors(folder) or transformers_model(folder).state_dict()
         return packed.PackedTransformer(weights, architecture, pooling=pooling, device=device)
-    return PaddedTransformer(_transformers_model(folder), pooling=pooling, device=device)
+    return PaddedTransformer(transformers_model(folder), pooling=pooling, device=device)
 
 
 def _safetensors(folder: Path) -> dict[str, Tensor] | None:
@@ -157,14 +157,14 @@ def _safetensors(folder: Path) -> dict[str, Tensor] | None:
     return weights if "embeddings.LayerNorm.weight" in weights else None
 
 
-def _transformers_model(folder: Path) -> "PreTrainedModel":
+def transformers_model(folder: Path) -> "PreTrainedModel":
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     return cast("PreTrainedModel", model)
 
 
-def _device(device: str) -> torch.device:
+def device_of(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -178,7 +178,7 @@ def _device(device: str) -> torch.device:
     return target
 
 
-def _tokenizer(folder: Path, recipe: Recipe) -> Tokenizer:
+def tokenizer_of(folder: Path, recipe: Recipe) -> Tokenizer:
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     else:

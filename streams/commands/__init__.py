@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "dead-letters": ("streams.commands.dead_letters", "List events that were not understood, or send them again."),
     "settings": ("streams.commands.settings", "Show every setting, its value, and where that came from."),
     "schema": ("streams.commands.schema", "Show the JSON Schema of the events."),
+    "train": ("streams.commands.train", "Tune the model on what was searched for and bought."),
     "evaluate": ("streams.commands.evaluate", "Score recommendations on a shop's history, beside baselines."),
     "bench": ("streams.commands.bench", "Measure Afterglow, part by part, beside what one would use instead."),
     "demo": ("streams.commands.demo", "Watch profiles form and change in a simulated shop."),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TypeVar
@@ -15,6 +14,7 @@ import click
 from streams.commands.moments import Moment, shown
 from streams.commands.options import as_json, with_settings
 from streams.commands.output import print_json
+from streams.commands.stages import stages
 from streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def command(
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
     options = Options(cut, limit, prequential, seed)
-    with _progress() as report:
+    with stages() as report:
         report("reading files", 0, 1)
         shop = read_shop(products, purchases, searches)
         if noise:
@@ -218,35 +218,6 @@ def _encoding(
     report("loading the model", 0, 1)
     with encoding_with(settings, settings.encoder.model if model is None else model) as served:
         return asyncio.run(run(served.encoder_address))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal's standard error; elsewhere a line for each thing that begins."""
-    if not sys.stderr.isatty():
-        told = ""
-
-        def tell(what: str, _: int, __: int) -> None:
-            nonlocal told
-            if what != told:
-                told = what
-                click.echo(what, err=True)
-
-        yield tell
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=max(of, 1))
 
 
 def _print(results: Sequence[RoundResult | Compared], options: Options) -> None:

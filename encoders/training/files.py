@@ -1,0 +1,65 @@
+"""A training's checkpoint, and the folder it makes: there whole or not at all, whatever kills the process."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from encoders.recipe import weight_files
+from encoders.training.model_card import CARD, ModelCard, write_card
+from encoders.training.whole_files import replace_whole, to_disk
+
+_WEIGHTS = "model.safetensors"
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Raises OSError."""
+    try:
+        replace_whole(path, lambda beside: torch.save(dict(state), beside))
+    except RuntimeError as error:  # torch's own writer says so where a disk is full
+        raise OSError(f"{path} can't be written: {error}") from error
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """None where there is no such file. Holds tensors and plain values only: nothing in it is run."""
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def save_model(parent: Path, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """The parent's folder with other weights, in `folder`, which is made anew. Raises OSError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    weights_of_parent = {path.name for path in weight_files(parent)} | {CARD, "README.md"}
+    shutil.copytree(
+        parent, folder, ignore=lambda _, names: [name for name in names if _is_other(name, weights_of_parent)]
+    )
+    save_file(dict(weights), folder / _WEIGHTS, metadata={"format": "pt"})
+
+
+def publish(folder: Path, out: Path, card: ModelCard) -> None:
+    """The finished folder becomes `out`, whole. Raises OSError."""
+    write_card(folder, card)
+    for path in (*folder.rglob("*"), folder):
+        to_disk(path)
+    folder.rename(out)
+    to_disk(out.parent)
+
+
+def names_of(parent: Path) -> set[str] | None:
+    """Names of the parent's weights; None where they are in another format than safetensors."""
+    files = weight_files(parent)
+    if any(path.suffix != ".safetensors" for path in files):
+        return None
+    return {name for path in files for name in load_file(path)}
+
+
+def _is_other(name: str, left_out: set[str]) -> bool:
+    return name in left_out or name.endswith((".bin", ".safetensors", ".index.json", ".onnx", ".h5", ".msgpack"))

@@ -1,0 +1,171 @@
+"""The parts of a training that need no network: the loss, the batches, the measure, other ways to type a query."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encoders.protocol import TextKind
+from encoders.training.augmentation import Augmentation
+from encoders.training.batches import Batches
+from encoders.training.measure import Catalogue, Score, measure
+from encoders.training.objective import contrast
+from encoders.training.pairs import Pair, Probe, Seen
+
+NOTHING_MASKED = torch.zeros(2, 3, dtype=torch.bool)
+
+
+def searched(query: str, product_id: str, user: str = "ada") -> Pair:
+    return Pair(TextKind.QUERY, (query,), product_id, user, 0)
+
+
+def test_the_loss_is_that_of_choosing_the_right_product() -> None:
+    asked = torch.eye(3)[:2]
+    products = torch.eye(3)
+    loss = contrast(asked, products, torch.tensor([0, 2]), NOTHING_MASKED, torch.tensor([1.0, 3.0]), temperature=0.5)
+    total = math.exp(2) + 2  # one product is at cosine 1, two at 0
+    assert float(loss) == pytest.approx((math.log(total / math.exp(2)) + 3 * math.log(total)) / 4)
+
+
+def test_what_is_masked_is_no_negative() -> None:
+    asked, products = torch.eye(3)[:1], torch.eye(3)
+    masked = torch.tensor([[False, True, True]])
+    loss = contrast(asked, products, torch.tensor([0]), masked, torch.ones(1), temperature=0.5)
+    assert float(loss) == 0.0
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_with_symmetry_an_absurd_pair_costs_no_more_than_a_bound(cosine: float, other: float) -> None:
+    asked = torch.tensor([[1.0, 0.0]])
+    products = torch.tensor([[cosine, math.sqrt(1 - cosine**2)], [other, math.sqrt(1 - other**2)]])
+    reverse = contrast(
+        asked, products, torch.tensor([0]), torch.zeros(1, 2, dtype=torch.bool), torch.ones(1),
+        temperature=0.05, symmetric=1.0,
+    )  # fmt: skip
+    assert 0.0 <= float(reverse) <= 4.0 + 1e-5
+
+
+PAIRS = [
+    *(searched(f"query {i}", f"p{i % 7}", f"user {i}") for i in range(40)),
+    *(Pair(TextKind.PRODUCT, (f"p{i % 5}", f"p{5 + i % 4}"), f"p{9 + i % 3}", f"user {i}", 0) for i in range(40)),
+]
+PRODUCTS = [f"p{i}" for i in range(12)]
+
+
+def batches(*, mask_known: bool = False, size: int = 16, seed: int = 3) -> Batches:
+    return Batches(
+        PAIRS,
+        Seen(PAIRS),
+        PRODUCTS,
+        size=size,
+        bag=1,
+        random_negatives=4,
+        balance=0.5,
+        mask_known=mask_known,
+        seed=seed,
+    )
+
+
+@given(st.integers(0, 30), st.booleans())
+def test_a_batch_has_each_product_once_and_never_masks_what_is_right(step: int, mask_known: bool) -> None:
+    batch = batches(mask_known=mask_known).at(step, {"p1": ["p2"]})
+    assert len(set(batch.products)) == len(batch.products)
+    assert [batch.products[row] for row in batch.right] == [pair.right for pair in batch.pairs]
+    assert not batch.masked[np.arange(len(batch.pairs)), batch.right].any()
+    for lefts, pair in zip(batch.lefts, batch.pairs, strict=True):
+        assert len(lefts) == 1
+        assert set(lefts) <= set(pair.lefts)
+
+
+def test_a_batch_follows_from_seed_and_step_alone() -> None:
+    assert batches().at(4, {})[:3] == batches().at(4, {})[:3]
+    assert batches().at(4, {})[0] != batches(seed=4).at(4, {})[0]
+    assert batches().at(4, {})[0] != batches().at(9, {})[0]
+
+
+def test_a_pass_has_every_pair_once() -> None:
+    one_pass = batches(size=20)
+    assert one_pass.steps_a_pass == 4
+    assert sorted(pair for step in range(4) for pair in one_pass.at(step, {}).pairs) == sorted(PAIRS)
+
+
+def test_known_products_of_a_query_are_masked_where_asked_for() -> None:
+    pairs = [searched("boots", "walking"), searched("boots", "winter", "bob")]
+    seen = Seen(pairs)
+    assert seen.head == {"walking"}
+    rest = {"size": 2, "bag": 1, "random_negatives": 0, "balance": 0.0, "seed": 1}
+    contrasted = Batches(pairs, seen, [], mask_known=False, **rest).at(0, {})
+    assert not contrasted.masked.any()
+    masked = Batches(pairs, seen, [], mask_known=True, **rest).at(0, {})
+    assert masked.masked.sum() == 2
+
+
+VECTORS = {
+    "walking boots": (1.0, 0.0, 0.0),
+    "winter boots": (0.9, math.sqrt(1 - 0.81), 0.0),
+    "tent": (0.0, 0.0, 1.0),
+    "boots": (0.99, math.sqrt(1 - 0.9801), 0.0),
+    "camping": (0.0, math.sqrt(1 - 0.64), 0.8),
+}
+
+
+def encode(texts: object, kind: TextKind) -> np.ndarray:
+    return np.array([VECTORS[text] for text in texts], np.float32)  # type: ignore[attr-defined]
+
+
+def test_a_measure_by_hand() -> None:
+    ids = ["tent", "walking boots", "winter boots"]
+    catalogue = Catalogue(ids, encode(ids, TextKind.PRODUCT), frozenset(ids))
+    seen = Seen([searched("boots", "walking boots")])
+    probes = [
+        Probe(TextKind.QUERY, ("boots",), (1.0,), frozenset({"winter boots"}), frozenset(), "ada", 1),
+        Probe(TextKind.QUERY, ("camping",), (1.0,), frozenset({"tent"}), frozenset(), "bob", 1),
+        Probe(
+            TextKind.PRODUCT,
+            ("walking boots",),
+            (1.0,),
+            frozenset({"tent"}),
+            frozenset({"walking boots"}),
+            "eve",
+            1,
+        ),
+    ]
+    measured = measure(catalogue, encode, probes, seen)
+    assert measured.queries == {
+        "all": Score(2, 1.0, 0.75),  # the winter boots are second, the tent is first
+        "tail": Score(2, 1.0, 0.75),
+        "unseen_products": Score(2, 1.0, 0.75),
+        "unseen_queries": Score(1, 1.0, 1.0),
+    }
+    assert measured.purchases["all"] == Score(1, 1.0, 0.5)  # what was bought is not listed
+    assert measured.headline == pytest.approx((0.75 + 1.0) / 2)
+
+
+def test_what_may_not_be_listed_is_not_found() -> None:
+    ids = ["tent", "walking boots"]
+    catalogue = Catalogue(ids, encode(ids, TextKind.PRODUCT), frozenset({"walking boots"}))
+    probe = Probe(TextKind.QUERY, ("camping",), (1.0,), frozenset({"tent"}), frozenset(), "ada", 1)
+    assert measure(catalogue, encode, [probe], Seen([])).queries["all"] == Score(1, 0.0, 0.0)
+
+
+@given(st.text(st.characters(categories=("L", "N"))).map(lambda text: f"{text} boots"), st.integers(0, 2**32))
+def test_a_query_typed_otherwise_still_says_something(query: str, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    augmentation = Augmentation({"p": ["fell"]})
+    others = [augmentation.of(query, "p", chance) for _ in range(10)]
+    assert all(other.strip() for other in others)
+    words = {*query.split(), "fell"}
+    for other in others:
+        assert len([word for word in other.split() if word not in words]) <= 1  # one word is misspelt, at most
+
+
+def test_ways_to_type_a_query() -> None:
+    chance = np.random.default_rng(2)
+    augmentation = Augmentation({"p": ["fell"]})
+    others = {augmentation.of("walking boots", "p", chance) for _ in range(5000)}
+    assert {"walking boots", "boots walking", "boots", "walking", "fell walking boots", "walkign boots"} <= others
