@@ -15,7 +15,7 @@ from sinks.connection import timeout_of
 from sinks.identity import PointIds
 from sinks.points import Stored, Vector, dense_vector, number_of, read_vectors
 from sinks.retry import RetryPolicy, until_answered
-from sinks.words import Words
+from sinks.words import Words, query_words
 from sinks.writes import MAJORITY
 
 Answer = TypeVar("Answer")
@@ -219,6 +219,22 @@ class Catalogue:
             for row in [*found, []][:2]
         )
         return near, worded
+
+    async def known_of(self, words: Sequence[str]) -> set[str]:
+        """Those of these words that an available product has; none where the collection holds no words.
+
+        One call. Raises PermanentReadError.
+        """
+        if not words or not await self.has_words():
+            return set()
+        searches = []
+        for word in words:
+            asked = query_words(word)
+            sparse = qdrant.SparseVector(values=asked.weights.tolist(), indices=asked.ids.tolist())
+            searches.append(self._search(qdrant.VectorInput(sparse=sparse), "words", 1, None, _NO_PAYLOAD))
+        request = qdrant.QueryBatchPoints(collection_name=self.collection, query_points=searches)
+        response: qdrant.QueryBatchResponse = await self._answered(self._client.grpc_points.QueryBatch, request)
+        return {word for word, found in zip(words, response.result, strict=True) if found.result}
 
     def invalidate(self, product_ids: Iterable[str]) -> None:
         """Forget these products, also those that a `get` is reading at this moment: they were written anew."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from sinks.writes import Write, new_version, write
 
 _TEXT = qdrant.WithVectorsSelector(include=qdrant.VectorsSelector(names=["text"]))
 _NO_PAYLOAD = qdrant.WithPayloadSelector(enable=False)
+_TEXT_FIELDS = ("title", "brand", "category")
+_TEXT_PAYLOAD = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields=[*_TEXT_FIELDS, "deleted"]))
+_NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
 _WRITTEN_AT_ONCE = 256
 _SAMPLED_AT_ONCE = 1024
 
@@ -96,17 +99,35 @@ class ProductStore:
         )
         return int(response.result.count)
 
+    async def sample_texts(self, at_most: int) -> list[str]:
+        """What `Product.text` is of at most `at_most` products that aren't deleted: a random sample, as of vectors."""
+        texts: list[str] = []
+        async for point in self._sampled(at_most, _TEXT_PAYLOAD, _NO_VECTORS):
+            stored = point.payload
+            if not stored["deleted"].bool_value:
+                texts.append(" ".join(filter(None, (stored[field].string_value for field in _TEXT_FIELDS))))
+        return texts
+
     async def sample_vectors(self, at_most: int) -> NDArray[np.float32]:
         """Vectors of at most `at_most` products, [n, d]: the first by id, and ids are keyed hashes: a random sample."""
         vectors: list[Vector] = []
+        async for point in self._sampled(at_most, _NO_PAYLOAD, _TEXT):
+            vectors += read_vectors(point).values()
+        return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+
+    async def _sampled(
+        self, at_most: int, payload: qdrant.WithPayloadSelector, vectors: qdrant.WithVectorsSelector
+    ) -> AsyncIterator[qdrant.RetrievedPoint]:
+        """The first by id."""
+        sampled = 0
         offset: qdrant.PointId | None = None
-        while len(vectors) < at_most:
+        while sampled < at_most:
             request = qdrant.ScrollPoints(
                 collection_name=self._catalogue.collection,
                 offset=offset,
-                limit=min(_SAMPLED_AT_ONCE, at_most - len(vectors)),
-                with_payload=_NO_PAYLOAD,
-                with_vectors=_TEXT,
+                limit=min(_SAMPLED_AT_ONCE, at_most - sampled),
+                with_payload=payload,
+                with_vectors=vectors,
             )
             response: qdrant.ScrollResponse = await until_answered(
                 lambda request=request: self._client.grpc_points.Scroll(  # type: ignore[misc]
@@ -117,11 +138,11 @@ class ProductStore:
                 retry=self._retry,
             )
             for point in response.result:
-                vectors += read_vectors(point).values()
+                yield point
+            sampled += len(response.result)
             if not response.HasField("next_page_offset"):
                 break
             offset = response.next_page_offset
-        return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
 
 
 def _payload(product: Product) -> dict[str, JSON | bytes]:

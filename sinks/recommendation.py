@@ -17,6 +17,7 @@ from sinks.catalogue import Nearby, Product
 from sinks.derivation import Taste, Vector, centred, centring
 from sinks.ledgers import Ledger, ProfileState, is_query
 from sinks.points import JSON
+from sinks.queries import Query
 from sinks.ranking import Found, Hit, Ranking, RankingRules, Reason
 from sinks.snapshot import CatalogueSnapshot, Neighbours
 from sinks.statistics import NO_STATISTICS, Statistics
@@ -42,14 +43,6 @@ class Products(Protocol):
     async def for_text(
         self, query: Vector, words: Words, limit: int, *, kind: str | None = None
     ) -> tuple[list[Nearby], list[Nearby]]: ...
-
-
-class Query(NamedTuple):
-    """A text somebody asks for."""
-
-    vector: Vector  # unit, [d]
-    hash: int  # `sinks.clicks.query_hash`
-    words: Words  # `sinks.words.query_words`
 
 
 class Recommendation(NamedTuple):

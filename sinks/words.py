@@ -29,7 +29,7 @@ class Words(NamedTuple):
 
 def words_of(text: str) -> list[str]:
     """In lower case, without a plural's s: runs of letters, and runs of digits."""
-    return [_singular(word) for word in _WORD.findall(text.casefold())]
+    return [singular(word) for word in _WORD.findall(text.casefold())]
 
 
 def product_words(text: str) -> Words:
@@ -44,7 +44,7 @@ def query_words(text: str) -> Words:
     return _vector(dict.fromkeys(words_of(text), 1.0))
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 

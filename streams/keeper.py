@@ -34,13 +34,15 @@ from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
 from sinks.retry import RetryPolicy
 from sinks.snapshot import RecentSnapshot
+from sinks.spelling import Vocabulary
 from sinks.statistics_store import RecentStatistics, StatisticsStore
+from sinks.vocabulary import VocabularyStore
 from sinks.writes import new_version
 from streams.dead_letters import DeadLetter
 from streams.generations import group_of
 from streams.kafka import answered
 from streams.producer import DeliveryFailed, EventProducer
-from streams.products import GROWTH, CatalogueUpdater, ProductBatch, catalogue_mean
+from streams.products import GROWTH, TEXTS_SAMPLED, CatalogueUpdater, ProductBatch, catalogue_mean
 from streams.records import Record
 from streams.rules import derivation_rules, fold_rules, ranking_rules, refresh_rules, weights
 from streams.settings import Settings
@@ -102,6 +104,8 @@ class Keeper:
         )
         self._snapshots = RecentSnapshot(client, products_collection(name), retry=retry)
         self._statistics = RecentStatistics(StatisticsStore(client, name, replicated=self._replicated, retry=retry))
+        self._vocabulary = VocabularyStore(client, name, replicated=self._replicated, retry=retry)
+        self._words_of = 0  # products that there were when the vocabulary was made
         self._products = ProductStore(client, catalogue, ids, replicated=self._replicated, retry=retry)
         self._updater = Updater(
             searches_topic=settings.topics.searches,
@@ -133,6 +137,7 @@ class Keeper:
         """Reads what the generation has beside profiles and products."""
         self._updater.mean = np.zeros(self.generation.model.dimension, np.float32)
         await self.read_shared()
+        await self._renew_vocabulary(await self._products.count())  # generations made before have none
 
     def derive(self, *, at_once: bool) -> None:
         """Whether what is written from now on is ready for readers, or is so after a `sweep`."""
@@ -150,10 +155,12 @@ class Keeper:
         return await self._catalogue_updater.prepare(records)
 
     async def apply_products(self, batch: ProductBatch) -> None:
-        """Like `apply_events`; and follows the catalogue's growth with a new mean."""
+        """Like `apply_events`; and follows the catalogue's growth with a new mean and vocabulary."""
         await self._bury(batch.dead)
         await self._catalogue_updater.apply(batch)
-        await self._renew_mean()
+        count = await self._products.count()
+        await self._renew_mean(count)
+        await self._renew_vocabulary(count)
 
     async def sweep(self, partitions: frozenset[int], *, busy: Callable[[], bool] = lambda: False) -> int:
         """Does what was put off for profiles of these partitions; returns how many.
@@ -192,9 +199,8 @@ class Keeper:
             self._mean = mean
             self._updater.mean = mean.vector.astype(np.float32)
 
-    async def _renew_mean(self) -> None:
+    async def _renew_mean(self, count: int) -> None:
         """Takes μ anew when the catalogue has grown enough. Of two that do, one wins; both are right."""
-        count = await self._products.count()
         if self._mean is not None and count < GROWTH * self._mean.n:
             return
         vector, count = await catalogue_mean(self._products, len(self._updater.mean))
@@ -202,6 +208,18 @@ class Keeper:
         replaces = None if self._mean is None else self._mean.version
         await write_mean(self._client, self.generation.name, mean, replaces=replaces, replicated=self._replicated)
         await self.read_mean()
+
+    async def _renew_vocabulary(self, count: int) -> None:
+        """As μ."""
+        if not count or count < GROWTH * self._words_of:
+            return
+        stored = await self._vocabulary.read()
+        if stored is None or count >= GROWTH * stored.n:
+            words = await asyncio.to_thread(Vocabulary.of, await self._products.sample_texts(TEXTS_SAMPLED))
+            await self._vocabulary.write(words, count, replaces=None if stored is None else stored.version)
+            self._words_of = count
+        else:
+            self._words_of = stored.n
 
     async def _bury(self, letters: Sequence[DeadLetter]) -> None:
         """Sends what could not be understood to the dead-letter topic, before its offset may be committed.

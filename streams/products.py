@@ -28,11 +28,15 @@ from streams.records import Record, dead_letter
 SAMPLE: Final = 10_000
 """Products that μ is the mean of, at most: enough for a mean, and a bounded read."""
 
+TEXTS_SAMPLED: Final = 50_000
+"""Products whose words are the catalogue's vocabulary, at most: a bounded read."""
+
 SHRINKAGE: Final = 16
 """μ = Σ v / (n + 16): next to nothing for a handful of products, whose mean would be the products themselves."""
 
 GROWTH: Final = 1.25
-"""μ is taken anew when the catalogue has grown by a quarter: work in proportion to the catalogue, over its life."""
+"""μ and the vocabulary are made anew when the catalogue has grown by a quarter: work in proportion to the catalogue,
+over its life."""
 
 
 @dataclass(frozen=True, slots=True)

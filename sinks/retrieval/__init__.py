@@ -18,6 +18,7 @@ from sinks.retrieval.answers import (
     ProfileView,
     QdrantUnreachable,
     RecommendationList,
+    SearchResult,
     SimilarUser,
     UnknownUser,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "QueryEncoder",
     "RecommendationList",
     "Recommender",
+    "SearchResult",
     "SimilarUser",
     "UnknownUser",
 ]

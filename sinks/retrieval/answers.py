@@ -39,6 +39,7 @@ class RecommendationList:
     at: int  # the time that the profile was read at, ms
     known: float  # how much is known of the user, in [0, 1); 0 where nothing is
     note: str | None = None  # why `at` is not the time asked for
+    read_as: str | None = None  # how the query's words were taken to be spelt; None: as they were
 
 
 class InterestView(NamedTuple):
@@ -91,6 +92,13 @@ class FoundProduct(NamedTuple):
     title: str
     kind: str
     similarity: float
+
+
+class SearchResult(NamedTuple):
+    """What was found for a text, best first."""
+
+    items: list[FoundProduct]
+    read_as: str | None  # how its words were taken to be spelt; None: as they were
 
 
 class SimilarUser(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TypeVar
 from sinks.collections import Generation
 from sinks.connection import DEFAULT_TIMEOUT_SECONDS
 from sinks.derivation import DerivationRules
-from sinks.retrieval.answers import FoundProduct, ProfileView, RecommendationList, SimilarUser
+from sinks.retrieval.answers import ProfileView, RecommendationList, SearchResult, SimilarUser
 from sinks.retrieval.recommender import ATTEMPTS, DEFAULT_RULES, AsyncRecommender, QueryEncoder, QueryKey
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class Recommender:
         """See `AsyncRecommender.profile`."""
         return self._wait(self._asynchronous.profile(user_id, at=at))
 
-    def search(self, text: str, *, limit: int = 20, kind: str | None = None) -> list[FoundProduct]:
+    def search(self, text: str, *, limit: int = 20, kind: str | None = None) -> SearchResult:
         """See `AsyncRecommender.search`."""
         return self._wait(self._asynchronous.search(text, limit=limit, kind=kind))
 

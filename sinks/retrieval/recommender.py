@@ -13,15 +13,15 @@ import numpy as np
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
-from sinks.clicks import query_hash
 from sinks.collections import Generation, Model, profiles_collection
 from sinks.connection import DEFAULT_TIMEOUT_SECONDS, connect, timeout_of
 from sinks.derivation import DerivationRules, Taste, Vector, centred, centring, derive
 from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, Ledger, ProfileState, decode_state, is_query, total_log_weight
 from sinks.points import StoredProfile, dense_vector, number_of, read_profile
+from sinks.queries import Query, understood
 from sinks.ranking import RankingRules, texts_of
-from sinks.recommendation import Query, Recommendation, recommend, search, stored_recommendation
+from sinks.recommendation import Recommendation, recommend, search, stored_recommendation
 from sinks.retrieval.answers import (
     FoundProduct,
     InterestView,
@@ -29,6 +29,7 @@ from sinks.retrieval.answers import (
     ProfileView,
     QdrantUnreachable,
     RecommendationList,
+    SearchResult,
     SimilarUser,
     UnknownUser,
     interests_of,
@@ -38,7 +39,6 @@ from sinks.retrieval.answers import (
 from sinks.retrieval.serving import Served, Serving
 from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy, describe, until_answered
 from sinks.snapshot import CatalogueSnapshot
-from sinks.words import query_words
 
 T = TypeVar("T")
 
@@ -147,7 +147,8 @@ class AsyncRecommender:
             limit: most items, at least 1.
             kind: only product, content or ad; None: any.
             new_only: leave out what the user bought.
-            query: only what is near this text, in the order that text and user give together.
+            query: only what is near this text, in the order that text and user give together. Misspelt words are read
+                as the catalogue spells them, and `read_as` of the answer says so.
             at: moves the clock only: events aren't undone, and a time before the newest is answered as of that one,
                 with a note. Where everything has faded to nothing, it is the newest event's time as well.
 
@@ -216,14 +217,18 @@ class AsyncRecommender:
             due=stored.due,
         )
 
-    async def search(self, text: str, *, limit: int = 20, kind: str | None = None) -> list[FoundProduct]:
-        """The available products for a text, best first: near it, clicked by others after it, and popular."""
+    async def search(self, text: str, *, limit: int = 20, kind: str | None = None) -> SearchResult:
+        """The available products for a text, best first: near it, clicked by others after it, and popular.
+
+        Misspelt words are read as the catalogue spells them, and `read_as` says so.
+        """
         return await self._answer(lambda serving: self._search(serving, text, limit, kind))
 
-    async def _search(self, serving: Serving, text: str, limit: int, kind: str | None) -> list[FoundProduct]:
+    async def _search(self, serving: Serving, text: str, limit: int, kind: str | None) -> SearchResult:
         query, statistics = await asyncio.gather(self._query(text, serving), serving.statistics.get())
         found = await search(serving.catalogue, query, serving.mean, limit, kind=kind, statistics=statistics)
-        return [FoundProduct(one.product_id, one.title, one.kind, similarity) for one, similarity in found]
+        items = [FoundProduct(one.product_id, one.title, one.kind, similarity) for one, similarity in found]
+        return SearchResult(items, query.read_as)
 
     async def similar(self, user_id: str, *, limit: int = 20) -> list[SimilarUser]:
         """Other users of the most like lasting taste, best first. Raises UnknownUser where there is no profile.
@@ -335,12 +340,16 @@ class AsyncRecommender:
             snapshot=snapshot,
             statistics=await serving.statistics.get(),
         )
+        read_as = None if query is None else query.read_as
         found = {
-            user_id: RecommendationList(user_id, items, taste.at, taste.known, note_of(state, taste, moment))
+            user_id: RecommendationList(user_id, items, taste.at, taste.known, note_of(state, taste, moment), read_as)
             for user_id, items, state, taste in zip(known, lists, states, tastes, strict=False)
         }
         note = "there is no profile of this user" + ("; this is what is popular" if lists and lists[-1] else "")
-        return [found.get(user_id) or RecommendationList(user_id, lists[-1], moment, 0.0, note) for user_id in user_ids]
+        return [
+            found.get(user_id) or RecommendationList(user_id, lists[-1], moment, 0.0, note, read_as)
+            for user_id in user_ids
+        ]
 
     async def _tastes(self, serving: Serving, states: Sequence[ProfileState], moment: int) -> list[Taste]:
         products = await serving.catalogue.get(_product_ids(states))
@@ -351,13 +360,22 @@ class AsyncRecommender:
         if self._encode_query is None:
             raise ValueError("a text query needs a Recommender with `encode_query`")
         model = serving.generation.model
-        vector = await self._encode_query(text, model)
+        vector, statistics, vocabulary = await asyncio.gather(
+            self._encode_query(text, model), serving.statistics.get(), serving.vocabulary.get()
+        )
         if vector.shape != (model.dimension,):
             raise MismatchedReader(
                 f"the query's vector has shape {vector.shape}, and the profiles are of {model.name} "
                 f"({model.dimension} dimensions): encode it with that model"
             )
-        return Query(vector, query_hash(self._query_key(text)), query_words(text))
+        return await understood(
+            text,
+            vector,
+            key=self._query_key,
+            catalogue=serving.catalogue,
+            vocabulary=vocabulary,
+            clicks=statistics.clicks,
+        )
 
     async def _read(
         self, serving: Serving, user_ids: Iterable[str], payload: qdrant.WithPayloadSelector

@@ -21,6 +21,7 @@ from sinks.retrieval.answers import MismatchedReader, NothingServed
 from sinks.retry import PermanentSinkError, RetryPolicy
 from sinks.snapshot import RecentSnapshot
 from sinks.statistics_store import RecentStatistics, StatisticsStore
+from sinks.vocabulary import RecentVocabulary, VocabularyStore
 
 SERVING_SECONDS: Final = 30.0
 """How long an answer may go on using a generation and a μ that have been replaced."""
@@ -34,6 +35,7 @@ class Serving(NamedTuple):
     catalogue: Catalogue
     snapshots: RecentSnapshot
     statistics: RecentStatistics
+    vocabulary: RecentVocabulary
     changes: CatalogueChanges
     mean: Vector
     as_of: float
@@ -125,6 +127,7 @@ class Served:
             Catalogue(self._client, collection, self._ids, cached=self._cached_products, retry=self._retry),
             RecentSnapshot(self._client, collection, retry=self._retry),
             RecentStatistics(StatisticsStore(self._client, name, retry=self._retry)),
+            RecentVocabulary(VocabularyStore(self._client, name, retry=self._retry)),
             CatalogueChanges(self._client, name, retry=self._retry),
             vector,
             time.monotonic(),

@@ -22,6 +22,12 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         click.echo(_line(row, widths, numeric))
 
 
+def tell_reading(read_as: str | None) -> None:
+    """Beside the result, how the query was read where that isn't as it was typed."""
+    if read_as is not None:
+        click.secho(f"read as: {read_as}", dim=True, err=True)
+
+
 def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
     padded = [
         cell.rjust(width) if right else cell.ljust(width)

@@ -12,7 +12,7 @@ import msgspec
 
 from streams.commands.moments import at_option
 from streams.commands.options import as_json, with_settings
-from streams.commands.output import print_json, print_table
+from streams.commands.output import print_json, print_table, tell_reading
 from streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def command(
     clock only: events after it aren't undone.
 
     With --query, what is near the text and what others clicked after it: the more is known of the query, the less the
-    user and its words matter.
+    user and its words matter. A misspelt word is read as the catalogue spells it; "read_as" says how.
 
     With --users-from, FILE has a user id a line, or JSON lines with a user_id. The output is a line a user, in that
     order; users without a profile are shown what is popular now. With --json: {"user_id", "items": [{"product_id",
@@ -135,12 +135,14 @@ def _print(found: RecommendationList, as_json: bool) -> None:
                 "at": found.at,
                 "known": round(found.known, 4),
                 "note": found.note,
+                "read_as": found.read_as,
                 "items": [item.payload() for item in found.items],
             }
         )
         return
     if found.note:
         click.secho(found.note, dim=True, err=True)
+    tell_reading(found.read_as)
     if not found.items:
         click.echo("nothing to recommend")
         return

@@ -11,7 +11,8 @@ import numpy as np
 from sinks.catalogue import Nearby, Product
 from sinks.derivation import Vector
 from sinks.snapshot import CatalogueSnapshot
-from sinks.words import Words, product_words
+from sinks.spelling import Vocabulary
+from sinks.words import Words, product_words, query_words
 from streams.products import mean_of
 
 
@@ -25,6 +26,7 @@ class MemoryCatalogue:
             product_id: product.vector for product_id, product in self.products.items() if product.vector is not None
         }
         self.mean = mean_of(np.stack([*self.vectors.values()]))
+        self.vocabulary = Vocabulary.of(product.text for product in products)
         shown = [product for product in self.products.values() if product.available]
         self._holders: dict[int, dict[str, float]] = defaultdict(dict)
         for product in shown:
@@ -59,6 +61,10 @@ class MemoryCatalogue:
         """What is near a text ([d]), and what has most of its words, by BM25; best first, at most `limit` of each."""
         (near,) = await self.near(query[None], limit, kind=kind)
         return near, self._worded(words, limit, kind)
+
+    async def known_of(self, words: Sequence[str]) -> set[str]:
+        """Those of these words that an available product has."""
+        return {word for word in words if any(id_ in self._holders for id_ in query_words(word).ids.tolist())}
 
     def _worded(self, words: Words, limit: int, kind: str | None) -> list[Nearby]:
         scores: dict[str, float] = defaultdict(float)

@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 
 from encoders.text import normalise
-from sinks.clicks import query_hash
 from sinks.derivation import centred
+from sinks.queries import Query, understood
 from sinks.ranking import RankingRules
-from sinks.recommendation import Query, recommend, search
-from sinks.words import query_words
+from sinks.recommendation import recommend, search
+from sinks.statistics import Statistics
 from streams.evaluation.history import History
 from streams.evaluation.tasks import Task
 from streams.evaluation.texts import EncodedShop
@@ -105,7 +105,7 @@ class RecommendedForQuery:
         statistics, rules = history.statistics(), RankingRules(limit, exclude_bought=new_only)
         lists = []
         for task, state, taste in zip(tasks, states, tastes, strict=True):
-            query = _query(task.query, history.shop)
+            query = await _query(task.query, history.shop, statistics)
             (items,) = await recommend(
                 catalogue, [state], [taste], catalogue.mean, rules, query=query, statistics=statistics
             )
@@ -124,9 +124,8 @@ class Searched:
         shop, statistics = self._history.shop, self._history.statistics()
         lists = []
         for task in tasks:
-            found = await search(
-                shop.catalogue, _query(task.query, shop), shop.catalogue.mean, limit, statistics=statistics
-            )
+            query = await _query(task.query, shop, statistics)
+            found = await search(shop.catalogue, query, shop.catalogue.mean, limit, statistics=statistics)
             lists.append([one.product_id for one, _ in found])
         return lists
 
@@ -145,5 +144,12 @@ class Nearest:
         return [list(one.product_ids) for one in found]
 
 
-def _query(text: str, shop: EncodedShop) -> Query:
-    return Query(shop.queries[text], query_hash(normalise(text)), query_words(text))
+async def _query(text: str, shop: EncodedShop, statistics: Statistics) -> Query:
+    return await understood(
+        text,
+        shop.queries[text],
+        key=normalise,
+        catalogue=shop.catalogue,
+        vocabulary=shop.catalogue.vocabulary,
+        clicks=statistics.clicks,
+    )

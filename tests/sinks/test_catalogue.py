@@ -333,6 +333,8 @@ async def test_products_are_found_by_their_words_the_rarer_the_better(client: As
     assert [product_id for product_id, _ in await worded(catalogue, "DESK lamps")] == ["lamp", "desk", "guide"]
     assert [product_id for product_id, _ in await worded(catalogue, "desk", "content")] == ["guide"]
     assert await worded(catalogue, "tent") == await worded(catalogue, "?") == []
+    assert await catalogue.known_of(["tent", "desks", "boot", "lampp"]) == {"desks", "boot"}
+    assert await catalogue.known_of([]) == set()
     _, (best,) = await catalogue.for_text(AXES[0], query_words("boot"), 1)
     assert best.vector is not None
     assert best.vector.tolist() == AXES[1].tolist()
@@ -353,3 +355,4 @@ async def test_a_collection_that_was_made_before_there_were_words_is_written_and
     assert await worded(catalogue, "lamp") == []
     assert [one.product_id for (one,) in await catalogue.near(AXES[:1], 5)] == ["lamp"]
     await client.delete_collection(collection)
+    assert await catalogue.known_of(["desk"]) == set()

@@ -26,6 +26,9 @@ from sinks.retrieval import (
     Recommender,
     UnknownUser,
 )
+from sinks.spelling import Vocabulary
+from sinks.vocabulary import VocabularyStore
+from sinks.words import product_words
 from sinks.writes import Write, new_version, write
 from streams.profiles import Contribution, FoldEvent, FoldRules, fold
 
@@ -84,7 +87,14 @@ class Shop:
                 "kind": "content" if product_id == "guide" else "product",
                 "available": product_id != "sold",
             }
-            writes.append(Write(id_, version, None, product_point(id_, version, self.vectors[product_id], payload)))
+            writes.append(
+                Write(
+                    id_,
+                    version,
+                    None,
+                    product_point(id_, version, self.vectors[product_id], payload, product_words(title)),
+                )
+            )
         await write(self.client, f"products--{self.name}", writes)
         await write_mean(self.client, self.name, Mean(new_version(), 8, vectors.mean(axis=0) / 2), replaces=None)
 
@@ -249,11 +259,26 @@ async def test_a_profile_explains_itself(shop: Shop) -> None:
 
 async def test_products_are_found_by_a_text(shop: Shop) -> None:
     async with shop.reader() as reader:
-        found = await reader.search("walking boots", limit=2)
-        (only,) = await reader.search("walking boots", kind="content")
+        found, read_as = await reader.search("walking boots", limit=2)
+        (only,), _ = await reader.search("walking boots", kind="content")
+    assert read_as is None
     assert [product.product_id for product in found] == ["boots", "guide"]
     assert 1.0 > found[0].similarity > found[1].similarity > 0.0
     assert (only.product_id, only.kind) == ("guide", "content")
+
+
+async def test_a_misspelt_text_finds_what_the_right_one_finds_and_the_answer_says_what_was_read(shop: Shop) -> None:
+    store = VocabularyStore(shop.client, shop.name)
+    assert await store.write(Vocabulary.of(TITLES.values()), len(TITLES), replaces=None)
+    async with shop.reader() as reader:
+        found = await reader.search("roundd bakng tni", limit=1)
+        listed = await reader.recommend("walker", query="roundd bakng tni", limit=1)
+        (stranger,) = await reader.recommend_many(["stranger"], query="roundd bakng tni", limit=1)
+        unrestricted = await reader.recommend("walker", limit=1, at=NOW)
+    assert [product.product_id for product in found.items] == ["tin"]
+    assert [item.product_id for item in listed.items] == ["tin"]
+    assert {found.read_as, listed.read_as, stranger.read_as} == {"round baking tni"}, "three letters stay"
+    assert unrestricted.read_as is None
 
 
 async def test_similar_users_are_found_and_stay_pseudonyms(shop: Shop) -> None:
@@ -323,7 +348,7 @@ async def test_code_without_asyncio_gets_the_same_even_inside_a_running_loop(sho
         assert [item.product_id for item in one.items] == ["boots", "shoes"]
         assert reader.recommend_many(["walker"], limit=2, at=NOW) == [one]
         assert reader.profile("walker", at=NOW).n_purchases == 1
-        assert reader.search("baking tin", limit=1)[0].product_id == "tin"
+        assert reader.search("baking tin", limit=1).items[0].product_id == "tin"
         assert reader.similar("walker")[0].point_id == shop.ids.user("baker")
         assert reader.generation().name == shop.name
         with pytest.raises(UnknownUser):

@@ -93,7 +93,7 @@ async def answers(reader: AsyncRecommender) -> list[object]:
     asked = await reader.recommend("ada", limit=5, at=NOW + DAY, query="anything")
     crowd = await reader.recommend_many(["ada"] * 65, limit=5, at=NOW + DAY)  # enough for a snapshot
     seen = await reader.profile("ada", at=NOW + DAY)
-    found = await reader.search("anything", limit=5)
+    found, _ = await reader.search("anything", limit=5)
     return [
         [(item.title, round(item.score, 3)) for item in listed.items],
         [(item.title, round(item.score, 3)) for item in asked.items],

@@ -1,7 +1,9 @@
-"""A dead letter is sent once, whichever generation gets to its record first."""
+"""What a keeper does beside the updates: dead letters, each sent once, and the catalogue's vocabulary."""
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from encoders.testing import WordHashEncoder
 from sinks.collections import Generation, Model, Source, open_generation
 from sinks.connection import connect
 from sinks.identity import PointIds
+from sinks.vocabulary import VocabularyStore
 from streams.generations import group_of
 from streams.groups import set_offsets
 from streams.kafka import connect_admin
@@ -92,3 +95,41 @@ async def test_what_another_generation_has_read_it_has_seen_to(shop: Settings, c
     await opened(client, "late", begins)
     set_offsets(shop.kafka, group_of("late"), {searches: 10})
     assert await fold_poison(shop, client, main, 7, 8, 9) == 1
+
+
+async def test_the_vocabulary_follows_the_catalogue_as_it_grows(shop: Settings, client: AsyncQdrantClient) -> None:
+    sources = await sources_now(shop, ensure_topics(shop))
+    generation = await opened(client, "growing", sources)
+    store = VocabularyStore(client, "growing")
+
+    async def keeper() -> Keeper:
+        keeper = Keeper(shop, generation, client=client, encoder=WordHashEncoder(64), ids=IDS)
+        await keeper.start()
+        return keeper
+
+    async def announce(keeper: Keeper, *titles: str) -> dict[str, int]:
+        topic, id_ = shop.topics.products, sources["products"].id
+        records = [
+            Record(
+                topic,
+                id_,
+                0,
+                next(offsets),
+                1,
+                title.encode(),
+                json.dumps({"product_id": title, "title": title}).encode(),
+            )
+            for title in titles
+        ]
+        await keeper.apply_products(await keeper.prepare_products(records))
+        stored = await store.read()
+        assert stored is not None
+        return stored.vocabulary.products
+
+    offsets = itertools.count()
+    first = await keeper()
+    assert await store.read() is None, "of no products there is none"
+    five = {"red": 5, "boots": 1, "shoes": 1, "socks": 1, "hats": 1, "tents": 1}
+    assert await announce(first, "red boots", "red shoes", "red socks", "red hats", "red tents") == five
+    assert await announce(first, "blue mugs") == five, "grown by less than a quarter"
+    assert (await announce(await keeper(), "green cups")).keys() - five.keys() == {"blue", "mugs", "green", "cups"}
