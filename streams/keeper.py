@@ -165,8 +165,8 @@ class Keeper:
     async def sweep(self, partitions: frozenset[int], *, busy: Callable[[], bool] = lambda: False) -> int:
         """Does what was put off for profiles of these partitions; returns how many.
 
-        At most `SWEPT_AT_ONCE`: fewer mean that nothing more is due. While `busy` it takes a few at a time, and a fifth of
-        the time only.
+        At most `SWEPT_AT_ONCE`: fewer mean that nothing more is due. While `busy` it takes a few at a time, and a fifth
+        of the time only.
         """
         ids = await self.profiles.due(partitions, _now_ms(), SWEPT_AT_ONCE) if partitions else []
         snapshot = await self._snapshots.get() if len(ids) >= _WORTH_A_SNAPSHOT else self._snapshots.at_hand

@@ -130,4 +130,5 @@ def _event_loop() -> asyncio.AbstractEventLoop:
         import uvloop
     except ImportError:  # Windows
         return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
