@@ -267,6 +267,26 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     ] = Duration(10_000)
 
 
+class Retraining(msgspec.Struct, frozen=True, kw_only=True):
+    """When `afterglow retrain` trains the model anew, and what it keeps."""
+
+    events: Annotated[
+        int, _is("Newest searches and purchases that are looked at and learned from.", "events", ge=1000)
+    ] = 200_000
+    unseen_words: Annotated[
+        float, _is("Drift: what customers say and buy has so many words that the model never saw.", "share", gt=0, le=1)
+    ] = 0.05
+    bad_matches: Annotated[
+        float, _is("Drift: so many queries match as badly as the worst tenth once did.", "share", gt=0, le=1)
+    ] = 0.2
+    recall_loss: Annotated[
+        float, _is("Drift: recall has lost so much since the time before, beyond chance.", "share", gt=0, le=1)
+    ] = 0.1
+    keep: Annotated[
+        int, _is("Generations of trained models that are kept, for the way back.", "generations", ge=1, le=100)
+    ] = 3
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set; `sources` says where each value that is not a default came from."""
 
@@ -291,6 +311,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     derivation: Derivation = Derivation()
     worker: Worker = Worker()
     statistics: Statistics = Statistics()
+    retraining: Retraining = Retraining()
     sources: Mapping[str, str] = types.MappingProxyType({})
 
     @property
@@ -324,6 +345,7 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "derivation": Derivation,
     "worker": Worker,
     "statistics": Statistics,
+    "retraining": Retraining,
 }
 _TOP: Final = ("generation", "secret_file")
 # Variables of the same prefix that are not settings.

@@ -31,6 +31,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("streams.commands.status", "Show lag, events folded in, generation, model, health."),
     "replay": ("streams.commands.replay", "Make a new generation from the topics, and let it take over."),
     "generations": ("streams.commands.generations", "List generations; let readers see another one; drop one."),
+    "retrain": (
+        "streams.commands.retrain",
+        "Train the model anew when the shop has drifted away from it.",
+    ),
     "derive": ("streams.commands.derive", "Derive what readers see anew, after a change of settings."),
     "verify": ("streams.commands.verify", "Compare every stored profile with the events it comes from."),
     "topics": ("streams.commands.topics", "Show the topics: partitions, offsets, retention."),

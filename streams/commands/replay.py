@@ -13,6 +13,7 @@ import click
 from streams.commands.moments import Moment, shown
 from streams.commands.options import as_json, with_settings
 from streams.commands.output import print_json
+from streams.commands.stages import stages
 from streams.settings import Profiles, Settings, changed
 
 if TYPE_CHECKING:
@@ -80,7 +81,6 @@ def command(
     """
     settings = changed(settings, dict(map(_setting, sets)))
     with ExitStack() as stack:
-        report = stack.enter_context(_progress())
         if model is not None:
             from streams.commands.own_encoder import encoding_with
 
@@ -88,8 +88,9 @@ def command(
             if not force:
                 _require_no_worse(settings, candidate, model)
             settings = candidate
+        report = stack.enter_context(_progress())
         from_ms = None if from_ == EARLIEST else from_
-        replayed = asyncio.run(_replay(settings, name, from_ms, report, activate=activate))
+        replayed = asyncio.run(replay(settings, name, from_ms, report, activate=activate))
     if as_json:
         print_json(replayed)
     else:
@@ -104,14 +105,8 @@ def _require_no_worse(settings: Settings, candidate: Settings, model: str) -> No
     now = in_service(settings)
     if now is None or described(candidate).identity in now.begun:
         return  # there is nothing to be worse than; or it was judged when the replay that is gone on with began
-    told = set()
-
-    def report(what: str, *_: int) -> None:
-        if what not in told:
-            told.add(what)
-            click.echo(what, err=True)
-
-    judgement = judged(settings, candidate, now.generation, report)
+    with stages() as report:
+        judgement = judged(settings, candidate, now.generation, report)
     if judgement is None:
         return
     if judgement.worse:
@@ -126,9 +121,13 @@ def _require_no_worse(settings: Settings, candidate: Settings, model: str) -> No
         click.echo(in_words(measure), err=True)
 
 
-async def _replay(
+async def replay(
     settings: Settings, name: str | None, from_ms: int | None, report: Callable[[Progress], None], *, activate: bool
 ) -> Replayed:
+    """By the settings, and by what the generation that readers see was made with where nobody has set anything else.
+
+    Raises as `streams.opening.open_for_replay` and `streams.replay.Replay.run`.
+    """
     from sinks.collections import read_generation
     from sinks.generations import served_generation
     from streams.garbage import collect_rarely, keep_freed_memory

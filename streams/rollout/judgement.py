@@ -72,8 +72,13 @@ def tells_anything(shop: Shop) -> bool:
 
 def cut_of(shop: Shop, share: float = WINDOW, at_most: int = MOST_PREDICTED) -> int:
     """When the newest part of a history that `tells_anything` begins, ms."""
-    times = [step.ts for step in timeline(shop.purchases, shop.searches) if wanted_of(step)]
+    times = moments(shop)
     return times[-max(1, min(round(share * len(times)), at_most))]
+
+
+def moments(shop: Shop) -> list[int]:
+    """When somebody ordered, or clicked, ms, ascending: what can be predicted."""
+    return [step.ts for step in timeline(shop.purchases, shop.searches) if wanted_of(step)]
 
 
 async def judge(
@@ -139,12 +144,14 @@ def keep(folder: Path, judgement: Judgement) -> None:
     beside.replace(folder / _FILE)
 
 
-def kept(folder: Path, identities: tuple[str, str], topics: Mapping[str, str]) -> Judgement | None:
-    """What the folder holds of these two models, on these very topics, if it is not too old to count."""
+def kept(
+    folder: Path, identities: tuple[str, str], topics: Mapping[str, str], *, within_ms: float = GOOD_FOR_MS
+) -> Judgement | None:
+    """What the folder holds of these two models (the one in service first), on these very topics, if it is so young."""
     try:
         judgement = msgspec.json.decode((folder / _FILE).read_bytes(), type=Judgement)
     except (OSError, msgspec.MsgspecError):
         return None
     age = time.time_ns() // 1_000_000 - judgement.made_at
     same = (judgement.against, judgement.identity, judgement.topics) == (*identities, topics)
-    return judgement if same and age < GOOD_FOR_MS else None
+    return judgement if same and age < within_ms else None

@@ -11,27 +11,23 @@ from typing import Any
 
 import pytest
 import torch
-from machine import ENVIRONMENT, afterglow, afterglow_json, running
+from machine import ENVIRONMENT, afterglow, afterglow_json, running, until
 from safetensors.torch import load_file, save_file
 
 from encoders.recipe import locate
 
 pytestmark = pytest.mark.end_to_end
 
-MEANT = {
-    "boots": "footwear for hiking",
-    "tent": "shelter to sleep in",
-    "stove": "cook outdoors",
-    "kettle": "boil water",
-    "lamp": "light at night",
-    "mug": "cup for coffee",
-    "rug": "carpet",
-    "kite": "toy that flies",
-}
+NOUNS = ["boots", "tent", "stove", "kettle", "lamp", "mug", "rug", "kite"]
 STYLES = ["red", "blue", "wooden", "small", "folding"]
-PRODUCTS = [(f"{style} {noun}", f"{meant}, {style}") for style in STYLES for noun, meant in MEANT.items()]
+TITLES = [f"{style} {noun}" for style in STYLES for noun in NOUNS]
+SLANG = ["zorlat", "mibbun", "quevix", "haldor", "prenty", "wumsok", "yadgel", "fiqqur"]
+"""What people here call boots, tents, ...: no model knows it but one that has learned from them."""
+FASHION = ["ostrim", "jallep", "vundar", "kexomo", "bliway", "tigrun", "sapfet", "rehuld"]
+"""And some months later."""
 START = 1_690_000_000_000
 HOUR_MS = 3_600_000
+LITTLE = ["--tune", "top-1", "--steps", "40", "--batch", "32", "--learning-rate", "1e-3"]
 
 
 def write(file: Path, records: list[dict[str, object]]) -> str:
@@ -39,27 +35,18 @@ def write(file: Path, records: list[dict[str, object]]) -> str:
     return str(file)
 
 
-def wanted(n: int) -> int:
-    return (n * 7 + n // 80 * 3) % len(PRODUCTS)
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> dict[str, str]:
-    """Eighty people describe what they look for, and click it."""
-    products = [{"product_id": f"p{n}", "title": title} for n, (title, _) in enumerate(PRODUCTS)]
-    searches = [
+def searches(words: list[str], first: int, number: int) -> list[dict[str, object]]:
+    """People who come, look for four things in the shop's slang, click them, and don't come back."""
+    return [
         {
-            "user_id": f"user-{n % 80}",
-            "query": PRODUCTS[wanted(n)][1],
-            "clicked_product_id": f"p{wanted(n)}",
+            "user_id": f"user-{n // 4}",
+            "query": f"{words[wanted % 8]} {STYLES[wanted // 8]}",
+            "clicked_product_id": f"p{wanted}",
             "ts": START + n * HOUR_MS,
         }
-        for n in range(600)
+        for n in range(first, first + number)
+        for wanted in [n * 7 % len(TITLES)]
     ]
-    return {
-        "products": write(tmp_path / "products.jsonl", products),
-        "searches": write(tmp_path / "searches.jsonl", searches),
-    }
 
 
 @pytest.fixture
@@ -77,39 +64,90 @@ def disturbed(tmp_path: Path) -> str:
     return str(folder)
 
 
-def replay(data: Path, *arguments: str) -> tuple[int, str]:
-    """Exit code, and what was said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "streams", "replay", *arguments],
-        env={**ENVIRONMENT, "AFTERGLOW_DATA_DIR": str(data)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stderr
+class Shop:
+    """One running system, and what is asked of it."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.data = data
+        self._folder = folder
+
+    def produce(self, topic: str, records: list[dict[str, object]]) -> None:
+        file = write(self._folder / f"{topic}.jsonl", records)
+        afterglow(self.data, "produce", file, "--topic", topic, "--wait")
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "streams", *arguments],
+            env={**ENVIRONMENT, "AFTERGLOW_DATA_DIR": str(self.data)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Exit code, and what was said on standard error."""
+        with self.start(*arguments) as process:
+            _, said = process.communicate()
+        return process.returncode, said
+
+    def retrain(self, *arguments: str) -> dict[str, Any]:
+        printed = afterglow(self.data, "retrain", *LITTLE, *arguments, "--json")
+        assert printed.count("\n") == 1
+        outcome: dict[str, Any] = json.loads(printed)
+        return outcome
+
+    def generations(self) -> dict[str, bool]:
+        """By name, whether readers see it."""
+        document: Any = afterglow_json(self.data, "generations")
+        return {one["name"]: one["served"] for one in document["generations"]}
+
+    def models(self) -> set[str]:
+        return {path.name for path in (self.data / "models").iterdir()}
 
 
-def generations(data: Path) -> dict[str, Any]:
-    document: Any = afterglow_json(data, "generations")
-    return {one["name"]: one["served"] for one in document["generations"]}
-
-
-def test_a_model_that_is_worse_is_refused_unless_forced_and_the_way_back_is_open(
-    tmp_path: Path, shop: dict[str, str], disturbed: str
+def test_a_shop_s_own_model_is_made_refused_rolled_out_kept_up_to_date_and_taken_back(
+    tmp_path: Path, disturbed: str
 ) -> None:
     data = tmp_path / "data"
+    shop = Shop(data, tmp_path)
     with running(data):
-        for topic, file in shop.items():
-            afterglow(data, "produce", file, "--topic", topic, "--wait")
-        code, said = replay(data, "--model", disturbed)
-        assert code == 1, said
-        assert f"{disturbed} is worse than all-MiniLM-L6-v2, which generation main serves" in said
-        assert "Query → clicked product, by texts alone, MRR@20: " in said
-        assert "insist (--force)" in said
-        assert generations(data) == {"main": True}
+        shop.produce("products", [{"product_id": f"p{n}", "title": title} for n, title in enumerate(TITLES)])
+        shop.produce("searches", searches(SLANG, 0, 40))
+        few = shop.retrain()
+        assert (few["outcome"], few["generation"]) == ("too little", "main")
+        shop.produce("searches", searches(SLANG, 40, 560))
 
-        code, said = replay(data, "--model", disturbed, "--force")
+        # A model that has learned nothing of this shop yet is trained on it, and serves.
+        first = shop.retrain()
+        assert (first["outcome"], first["generation"]) == ("rolled out", "g2"), first
+        assert "has learned nothing of this shop yet" in first["why"]
+        assert "Query → clicked product, by texts alone, MRR@20" in first["why"]
+        assert shop.generations() == {"main": False, "g2": True}
+        assert shop.models() == {"lock", "last.json", Path(first["model"]).name}
+
+        # A worse one doesn't, unless somebody insists, and the way back is open.
+        code, said = shop.run("replay", "--model", disturbed)
+        assert code == 1
+        assert f"{disturbed} is worse than {Path(first['model']).name}, which generation g2 serves" in said
+        assert "insist (--force)" in said
+        assert shop.generations() == {"main": False, "g2": True}
+        code, said = shop.run("replay", "--model", disturbed, "--force")
         assert code == 0, said
-        assert generations(data) == {"main": False, "g2": True}
-        afterglow(data, "generations", "activate", "main")
-        assert generations(data) == {"main": True, "g2": False}
+        afterglow(data, "generations", "activate", "g2")
+        assert shop.generations() == {"main": False, "g2": True, "g3": False}
+
+        # While nobody says anything new there is nothing to do; when they do, a killed retraining is gone on with.
+        assert shop.retrain()["outcome"] == "kept"
+        shop.produce("searches", searches(FASHION, 600, 400))
+        with shop.start("retrain", *LITTLE) as killed:
+            until(lambda: killed.poll() is not None or (data / "models" / "task.json").exists(), 120)
+            until(lambda: killed.poll() is not None or any("partial" in name for name in shop.models()), 120)
+            killed.kill()
+        assert shop.generations() == {"main": False, "g2": True, "g3": False}
+        again = shop.retrain()
+        assert (again["outcome"], again["generation"]) == ("rolled out", "g4"), again
+        assert "of words are new to the model" in again["why"]
+        assert shop.generations() == {"main": False, "g2": False, "g3": False, "g4": True}
+        assert shop.models() == {"lock", "last.json", Path(first["model"]).name, Path(again["model"]).name}
+        afterglow(data, "generations", "activate", "g2")
+        assert shop.generations() == {"main": False, "g2": True, "g3": False, "g4": False}

@@ -1,0 +1,168 @@
+"""What a retraining leaves behind, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sinks.collections import Built, Generation, Model
+from streams.evaluation.bootstrap import Interval
+from streams.evaluation.comparison import Measure
+from streams.rollout.drift import Drift
+from streams.rollout.judgement import GOOD_FOR_MS, Judgement, in_words, keep, kept
+from streams.rollout.models_folder import AtWork, ModelsFolder, Outcome, Task
+from streams.rollout.pruning import superfluous
+from streams.training.topics import Extent, Stretch
+
+TOPICS = {"searches": "s1", "purchases": "p1", "products": "c1"}
+
+
+def task(name: str = "20260101-000000") -> Task:
+    stretch = Stretch("searches", "s1", [0, 0], [5, 7])
+    return Task(
+        name=name,
+        began_at=1,
+        generation="main",
+        parent="0123456789abcdef",
+        why=["asked for"],
+        drift=Drift(learned_until=None, events=12, unseen_words=None, bad_matches=None, recall=[]),
+        extent=Extent(stretch, stretch, stretch),
+        cut=5,
+        validation_from=4,
+        options={"steps": 10, "half": False},
+    )
+
+
+def outcome(model: str | None = None) -> Outcome:
+    return Outcome(outcome="refused", at=1, why="worse", generation="main", model=model)
+
+
+def test_a_task_is_there_until_its_outcome_is(tmp_path: Path) -> None:
+    models = ModelsFolder(tmp_path / "models")
+    with models.held():
+        assert (models.task(), models.last()) == (None, None)
+        models.begin(task())
+        assert ModelsFolder(tmp_path / "models").task() == task(), "another process finds it"
+        models.finish(outcome())
+        assert (models.task(), models.last()) == (None, outcome())
+        assert {path.name for path in models.folder.iterdir()} == {"lock", "last.json"}
+
+
+def test_what_another_version_wrote_is_no_task(tmp_path: Path) -> None:
+    models = ModelsFolder(tmp_path)
+    (tmp_path / "task.json").write_text('{"name": "cut o')
+    assert models.task() is None
+
+
+def test_only_one_holds_the_folder(tmp_path: Path) -> None:
+    with ModelsFolder(tmp_path).held():
+        at_work = ModelsFolder(tmp_path).held()
+        with pytest.raises(AtWork, match="another `afterglow retrain` is at work"):
+            at_work.__enter__()
+    with ModelsFolder(tmp_path).held():
+        pass
+
+
+def test_models_that_no_generation_and_no_task_needs_are_deleted(tmp_path: Path) -> None:
+    models = ModelsFolder(tmp_path)
+    for name in ("served", "old", "refused", "under-way.partial", "left.partial"):
+        (tmp_path / name).mkdir()
+    models.begin(task("under-way"))
+    models.finish(outcome(str(models.path("refused"))))
+    models.begin(task("under-way"))
+    models.tidy(["", "/elsewhere/old", str(models.path("served"))])
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"served", "refused", "under-way.partial"}
+
+
+def test_what_is_given_up_leaves_no_training_but_its_model_until_it_is_known_that_nobody_needs_it(
+    tmp_path: Path,
+) -> None:
+    models = ModelsFolder(tmp_path)
+    for name in ("made", "made.partial"):
+        (tmp_path / name).mkdir()
+    models.begin(task("made"))
+    models.abandon(task("made"))
+    assert models.task() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    models.tidy([])
+    assert [*tmp_path.iterdir()] == []
+
+
+def generation(name: str, source: str, *, replayed: bool = True, complete: bool = True) -> Generation:
+    built = Built(1, {}) if complete and replayed else None
+    made = int(name.removeprefix("g")) if name != "main" else 0
+    return Generation(name, Model("model", name, 3, source), "secret", {}, made, replayed=replayed, built=built)
+
+
+GENERATIONS = [
+    generation("main", "", replayed=False),
+    generation("g2", "/models/a"),
+    generation("g3", "/models/b"),
+    generation("g4", "/elsewhere/c"),
+    generation("g5", "/models/d", complete=False),
+    generation("g6", "/models/e"),
+    generation("g7", "/models/f"),
+]
+
+
+@pytest.mark.parametrize(
+    ("served", "keep_", "dropped"),
+    [
+        ("g7", 3, ["g2", "g5"]),
+        ("g7", 1, ["g2", "g3", "g5", "g6"]),
+        ("g7", 9, ["g5"]),
+        ("g2", 2, ["g3", "g5", "g6"]),
+        ("main", 2, ["g2", "g3", "g5"]),
+        (None, 1, ["g2", "g3", "g5", "g6"]),
+    ],
+)
+def test_the_newest_generations_of_trained_models_stay_and_nobody_else_s_is_touched(
+    served: str | None, keep_: int, dropped: list[str]
+) -> None:
+    assert superfluous(GENERATIONS, served, lambda source: source.startswith("/models/"), keep_) == dropped
+
+
+def judgement(*measures: Measure) -> Judgement:
+    return Judgement(
+        identity="new",
+        against="old",
+        topics=TOPICS,
+        made_at=time.time_ns() // 1_000_000,
+        events=100,
+        cut=5,
+        tasks=40,
+        measures=[*measures],
+    )
+
+
+def measure(before: float, difference: float, spread: float) -> Measure:
+    interval = Interval(difference, difference - spread, difference + spread)
+    return Measure("query", "mrr", True, before, before + difference, interval)
+
+
+def test_a_judgement_counts_for_these_two_models_and_these_topics_and_for_a_day(tmp_path: Path) -> None:
+    assert kept(tmp_path, ("old", "new"), TOPICS) is None
+    found = judgement(measure(0.5, 0.1, 0.05))
+    keep(tmp_path, found)
+    assert kept(tmp_path, ("old", "new"), TOPICS) == found
+    assert kept(tmp_path, ("older", "new"), TOPICS) is None
+    assert kept(tmp_path, ("old", "newer"), TOPICS) is None
+    assert kept(tmp_path, ("old", "new"), {**TOPICS, "searches": "made anew"}) is None
+    keep(tmp_path, msgspec.structs.replace(found, made_at=found.made_at - GOOD_FOR_MS - 1))
+    assert kept(tmp_path, ("old", "new"), TOPICS) is None
+    assert kept(tmp_path, ("old", "new"), TOPICS, within_ms=float("inf")) is not None
+    assert json.loads((tmp_path / "judgement.json").read_text())["measures"][0]["metric"] == "mrr"
+
+
+def test_what_is_worse_is_so_beyond_doubt_and_gains_are_relative() -> None:
+    found = judgement(measure(0.5, -0.1, 0.05), measure(0.5, -0.1, 0.2), measure(0.25, 0.1, 0.05))
+    assert found.worse == [found.measures[0]]
+    assert found.gain == pytest.approx((-0.2 - 0.2 + 0.4) / 3)
+    assert judgement().gain == 0.0
+    assert in_words(found.measures[0]) == (
+        "Query → clicked product, by texts alone, MRR@20: 0.400 instead of 0.500 (-0.100, 95% -0.150 to -0.050)"
+    )
