@@ -47,12 +47,11 @@ class Measured(msgspec.Struct, frozen=True):
     queries: dict[str, Score] = {}
     purchases: dict[str, Score] = {}
 
-    @property
-    def headline(self) -> float:
-        """What early stopping looks at: the mean of MRR of queries and recall of purchases, of those there are."""
-        found = [self.queries["all"].mrr] if self.queries else []
-        found += [self.purchases["all"].recall] if self.purchases else []
-        return sum(found) / len(found)
+    def figures(self) -> list[float]:
+        """MRR of queries and recall of purchases, of all that was wanted and of the long tail, of those there are."""
+        groups = ("all", "tail")
+        mrr = [self.queries[group].mrr for group in groups if group in self.queries]
+        return mrr + [self.purchases[group].recall for group in groups if group in self.purchases]
 
 
 class Catalogue:

@@ -32,6 +32,11 @@ from encoders.training.pairs import Examples, OtherTraining, Seen, TrainingError
 FEWEST_PAIRS: Final = 200
 FEWEST_PROBES: Final = 20
 
+_SCALE_RATE: Final = 0.05  # of learning the temperature, each kind's own
+_FLOOR: Final = 0.01  # added to both sides of a ratio: of next to nothing twice as much is no more than noise
+_SHARES: Final = (0.75, 0.5)  # of what was learned, where weights are mixed with the parent's
+_SHARPEST: Final = math.log(100.0)  # as in CLIP (Radford et al. 2021, section 2.5)
+
 Report: TypeAlias = Callable[[str, int, int], None]
 """Hears what is being done, how much of it is, and of how much."""
 
@@ -47,7 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     warm_up: float = 0.1
     weight_decay: float = 0.01
     dropout: float = 0.1
-    temperature: float = 0.05
+    temperature: float = 0.1
     hard_negatives: int = 1
     random_negatives: int = 128
     balance: float = 0.0
@@ -57,6 +62,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     accumulate: int = 1
     evaluate_every: int = 50
     patience: int = 5
+    soup: bool = True
     half: bool = False
     seed: int = 1
 
@@ -167,7 +173,15 @@ class _Run:
             folder, recipe, options.tune, device=device, dropout=options.dropout, half=options.half
         )
         self._parameters = self._model.parameters()
-        self._optimiser = torch.optim.AdamW(_by_decay(self._parameters, options.weight_decay), lr=options.learning_rate)
+        self._scale = torch.nn.Parameter(
+            torch.full((len(TextKind),), -math.log(options.temperature), device=self._model.device)
+        )
+        self._optimiser = torch.optim.AdamW(
+            [
+                *_by_decay(self._parameters, options.weight_decay),
+                {"params": [self._scale], "weight_decay": 0.0, "relative": _SCALE_RATE / options.learning_rate},
+            ]
+        )
         self._batches = Batches(
             examples.pairs,
             seen,
@@ -194,29 +208,33 @@ class _Run:
         options = self._options
         history: list[Evaluated] = []
         step = best_step = 0
-        best = self._copied()
+        original = best = self._copied()
         if state is not None:
             self._model.load(state["weights"])
+            self._scale.data.copy_(state["scale"])
             self._optimiser.load_state_dict(state["optimiser"])
             step, best_step, best = state["step"], state["best_step"], state["best"]
             history = msgspec.json.decode(state["history"], type=list[Evaluated])
-        found = self._evaluate(report)
+        found = self._evaluate()
         if not history:
             history.append(Evaluated(0, 0.0, found))
         losses: list[float] = []
         while step < options.steps and step - best_step < options.patience * options.evaluate_every:
-            headline = max(one.validation.headline for one in history)
+            worth = max(_worth(one.validation, history[0].validation) for one in history)
+            last = _worth(history[-1].validation, history[0].validation)
             report(
-                f"training: validation {history[-1].validation.headline:.4f}, best {headline:.4f}", step, options.steps
+                f"training: on the validation {last:.3f} times as good as before, {worth:.3f} at best",
+                step,
+                options.steps,
             )
             losses.append(self._step(step))
             step += 1
             if step % options.evaluate_every and step < options.steps:
                 continue
-            validation = self._evaluate(report)
+            validation = self._evaluate()
             loss = float(np.mean(losses))
             losses = []
-            if validation.headline > headline:
+            if _worth(validation, history[0].validation) > worth:
                 best_step, best = step, self._copied()
             history.append(Evaluated(step, loss, validation))
             journal.write(step, loss, validation)
@@ -226,6 +244,7 @@ class _Run:
                     "fingerprint": fingerprint,
                     "step": step,
                     "weights": self._copied(),
+                    "scale": self._scale.detach().cpu().clone(),
                     "optimiser": self._optimiser.state_dict(),
                     "best_step": best_step,
                     "best": best,
@@ -233,14 +252,37 @@ class _Run:
                 },
             )
         self._model.load(best)
+        if options.soup and best_step:
+            self._mix(
+                original,
+                best,
+                max(_worth(one.validation, history[0].validation) for one in history),
+                history[0].validation,
+                report,
+            )
         return best_step, history
+
+    def _mix(
+        self, original: Mapping[str, Tensor], tuned: Mapping[str, Tensor], worth: float, base: Measured, report: Report
+    ) -> None:
+        """Weights between those it began with and the tuned ones, where the validation is best (Wortsman et al. 2022,
+        arXiv 2109.01903): what the parent knew of rare products is kept, and serving costs nothing.
+        """
+        best = tuned
+        for part, share in enumerate(_SHARES):
+            report("mixing with the parent", part, len(_SHARES))
+            self._model.load(mixed := {name: _between(name, original[name], tuned[name], share) for name in tuned})
+            found = _worth(self._evaluate(), base)
+            if found > worth:
+                worth, best = found, mixed
+        self._model.load(best)
 
     def _step(self, step: int) -> float:
         options = self._options
         torch.manual_seed(options.seed * 1_000_003 + step)  # dropout: the same again after a kill
         rate = options.learning_rate * _schedule(step, options.steps, options.warm_up)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("relative", 1.0)
         self._optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for part in range(options.accumulate):
@@ -255,6 +297,8 @@ class _Run:
             total += value / options.accumulate
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         self._optimiser.step()
+        with torch.no_grad():
+            self._scale.clamp_(0.0, _SHARPEST)
         return total
 
     def _loss(self, batch: Batch, chance: np.random.Generator) -> Tensor:
@@ -295,11 +339,11 @@ class _Run:
             torch.from_numpy(batch.right).to(device),
             torch.from_numpy(batch.masked).to(device),
             torch.from_numpy(batch.weights).to(device),
-            temperature=options.temperature,
+            scales=self._scale.exp()[torch.tensor([pair.kind for pair in batch.pairs], device=device)],
             symmetric=options.symmetric,
         )
 
-    def _evaluate(self, report: Report) -> Measured:
+    def _evaluate(self) -> Measured:
         """On the validation; and what the next steps compare with is made anew: the mean, and hard negatives."""
         catalogue = catalogue_of(self._examples, self._encode)
         self._mean = torch.from_numpy(catalogue.mean)
@@ -400,6 +444,22 @@ def _served(folder: Path, recipe: Recipe, device: str) -> Encode:
         return vectors
 
     return encode
+
+
+def _worth(measured: Measured, base: Measured) -> float:
+    """How many times as good: the mean over kinds, and over all that was wanted and its long tail. What only sells
+    more of what sells anyway is worth no more than half of what it says.
+    """
+    return float(
+        np.mean(
+            [(now + _FLOOR) / (before + _FLOOR) for now, before in zip(measured.figures(), base.figures(), strict=True)]
+        )
+    )
+
+
+def _between(name: str, original: Tensor, tuned: Tensor, share: float) -> Tensor:
+    """Of low-rank additions A·B only B is mixed: what is added is then linear in `share`."""
+    return tuned if "lora_A" in name else original + share * (tuned - original)
 
 
 def _by_decay(parameters: Mapping[str, Tensor], decay: float) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from encoders.training.pairs import Examples
     from encoders.training.training import Report, TrainingResult
     from streams.evaluation.files import Shop
+    from streams.models import Loadable
     from streams.training.labels import Label
 
 _GROUPS: Final = {
@@ -42,7 +43,9 @@ class _Tune(click.ParamType):
 
 @click.command("train")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", required=True, help="The folder to make.")
-@click.option("--model", metavar="MODEL", help="What to begin from: a folder, or a hub name.  [default: encoder.model]")
+@click.option(
+    "--model", metavar="MODEL", help="What to begin from.  [default: the model in force; with files, encoder.model]"
+)
 @click.option("--products", metavar="FILE", help="The catalogue.  [default: all three from the topics]")
 @click.option("--purchases", metavar="FILE", help="What was bought.")
 @click.option("--searches", metavar="FILE", help="What was searched for and clicked.")
@@ -127,16 +130,16 @@ def command(
         judged = _labels(labels)
         examples = _mined(settings, shop, judged, validation_from, test_from, until, seed, facts)
         options = Options(**given, seed=seed, half=_half(precision, settings.encoder.device, threads))  # type: ignore[arg-type]
-        parent = settings.encoder.model if model is None else model
+        parent = _parent(settings, model, from_topics=products is None)
         result = train(
             examples,
-            parent,
+            parent.source,
             out,
             options,
             report,
             device=settings.encoder.device,
-            query_prefix=settings.encoder.query_prefix or None,
-            product_prefix=settings.encoder.product_prefix or None,
+            query_prefix=parent.query_prefix,
+            product_prefix=parent.product_prefix,
             companions=companions(shop.products),
             tensorboard=tensorboard,
         )
@@ -205,6 +208,14 @@ def _mined(
         shop.products, shop.purchases, shop.searches, splits, half_life_ms=half_life_ms, seed=seed, labels=labels
     )
     return dataclasses.replace(examples, facts={**examples.facts, **facts})
+
+
+def _parent(settings: Settings, model: str | None, *, from_topics: bool) -> Loadable:
+    from streams.models import Loadable, model_as_set, model_in_force
+
+    if model is not None:
+        return Loadable(model, settings.encoder.query_prefix or None, settings.encoder.product_prefix or None)
+    return model_in_force(settings) if from_topics else model_as_set(settings)
 
 
 def _half(precision: str, device: str, threads: int) -> bool:

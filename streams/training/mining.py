@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -102,14 +102,15 @@ def mine(
         else:
             mined.search(step)
     mined.judge(labels, seed)
+    pairs = [pair for kind in TextKind for pair in _bounded([p for p in mined.pairs if p.kind is kind], seed)]
     counts = {
         f"{name}_{kind}": sum(one.kind is of for one in some)
-        for name, some in (("pairs", mined.pairs), ("validation", mined.validation), ("test", mined.test))
+        for name, some in (("pairs", pairs), ("validation", mined.validation), ("test", mined.test))
         for kind, of in (("of_queries", TextKind.QUERY), ("of_purchases", TextKind.PRODUCT))
     }
     return Examples(
         products=texts,
-        pairs=mined.pairs,
+        pairs=pairs,
         validation=mined.validation,
         test=mined.test,
         listed=frozenset(product_id for product_id, product in stored.items() if product.available),
@@ -142,6 +143,20 @@ def _roles(first: Mapping[str, int], last: Mapping[str, int], splits: Splits, se
             held = _VALIDATION if place < HELD_OUT / 2 else _TEST
             roles[user_id] = held if place < HELD_OUT else _LEARNED
     return roles
+
+
+def _bounded(pairs: list[Pair], seed: int) -> list[Pair]:
+    """All pairs of as many users as the bound allows."""
+    if len(pairs) <= MAX_PAIRS:
+        return pairs
+    counts = Counter(pair.user or pair.lefts[0] for pair in pairs)
+    kept, left = set(), MAX_PAIRS
+    for user_id in sorted(counts, key=lambda user_id: _place(user_id, seed)):
+        left -= counts[user_id]
+        if left < 0:
+            break
+        kept.add(user_id)
+    return [pair for pair in pairs if (pair.user or pair.lefts[0]) in kept]
 
 
 def _place(user_id: str, seed: int) -> float:

@@ -27,7 +27,9 @@ def searched(query: str, product_id: str, user: str = "ada") -> Pair:
 def test_the_loss_is_that_of_choosing_the_right_product() -> None:
     asked = torch.eye(3)[:2]
     products = torch.eye(3)
-    loss = contrast(asked, products, torch.tensor([0, 2]), NOTHING_MASKED, torch.tensor([1.0, 3.0]), temperature=0.5)
+    loss = contrast(
+        asked, products, torch.tensor([0, 2]), NOTHING_MASKED, torch.tensor([1.0, 3.0]), scales=torch.full((2,), 2.0)
+    )
     total = math.exp(2) + 2  # one product is at cosine 1, two at 0
     assert float(loss) == pytest.approx((math.log(total / math.exp(2)) + 3 * math.log(total)) / 4)
 
@@ -35,7 +37,7 @@ def test_the_loss_is_that_of_choosing_the_right_product() -> None:
 def test_what_is_masked_is_no_negative() -> None:
     asked, products = torch.eye(3)[:1], torch.eye(3)
     masked = torch.tensor([[False, True, True]])
-    loss = contrast(asked, products, torch.tensor([0]), masked, torch.ones(1), temperature=0.5)
+    loss = contrast(asked, products, torch.tensor([0]), masked, torch.ones(1), scales=torch.tensor([2.0]))
     assert float(loss) == 0.0
 
 
@@ -45,7 +47,7 @@ def test_with_symmetry_an_absurd_pair_costs_no_more_than_a_bound(cosine: float, 
     products = torch.tensor([[cosine, math.sqrt(1 - cosine**2)], [other, math.sqrt(1 - other**2)]])
     reverse = contrast(
         asked, products, torch.tensor([0]), torch.zeros(1, 2, dtype=torch.bool), torch.ones(1),
-        temperature=0.05, symmetric=1.0,
+        scales=torch.tensor([20.0]), symmetric=1.0,
     )  # fmt: skip
     assert 0.0 <= float(reverse) <= 4.0 + 1e-5
 
@@ -143,7 +145,7 @@ def test_a_measure_by_hand() -> None:
         "unseen_queries": Score(1, 1.0, 1.0),
     }
     assert measured.purchases["all"] == Score(1, 1.0, 0.5)  # what was bought is not listed
-    assert measured.headline == pytest.approx((0.75 + 1.0) / 2)
+    assert measured.figures() == [0.75, 0.75, 1.0, 1.0]
 
 
 def test_what_may_not_be_listed_is_not_found() -> None:

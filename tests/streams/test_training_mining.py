@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from encoders.protocol import TextKind
 from encoders.training.pairs import Examples, Pair, TrainingError
 from streams.events import Product, Purchase, Search
+from streams.training import mining
 from streams.training.labels import Label, read_labels
 from streams.training.mining import Splits, companions, mine, splits_of
 
@@ -119,6 +120,14 @@ def test_nobody_and_no_moment_is_on_two_sides(purchases: list[Purchase], searche
     for pair in examples.pairs:
         assert pair.right not in pair.lefts
     assert mined(purchases, searches, seed=seed) == examples
+
+
+def test_of_too_many_pairs_those_of_some_users_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mining, "MAX_PAIRS", 20)
+    searches = [Search(f"user {i % 8}", "camping", T0 + i, clicked_product_id="tent") for i in range(40)]
+    pairs = mined([], searches).pairs
+    assert len(pairs) == 20
+    assert len({pair.user for pair in pairs}) == 4
 
 
 def test_splits_are_of_what_happened() -> None:
