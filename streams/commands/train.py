@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +12,7 @@ from streams.commands.moments import Moment
 from streams.commands.options import as_json, with_settings
 from streams.commands.output import print_json, print_table
 from streams.commands.stages import stages
+from streams.commands.tuning import Tune, half_precision, use_threads
 from streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,15 +31,6 @@ _GROUPS: Final = {
 }
 
 
-class _Tune(click.ParamType):
-    name = "head|top-N|lora|full"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if re.fullmatch(r"head|lora|full|top-[1-9]\d*", value) is None:
-            self.fail(f"{value!r} is none of head, top-1, top-2 …, lora, full", param, ctx)
-        return value
-
-
 @click.command("train")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", required=True, help="The folder to make.")
 @click.option(
@@ -53,7 +43,7 @@ class _Tune(click.ParamType):
 @click.option("--validation-from", type=Moment(), metavar="TIME", help="Learn what was before.  [default: four fifths]")
 @click.option("--test-from", type=Moment(), metavar="TIME", help="Where the test begins.  [default: the last tenth]")
 @click.option("--until", type=Moment(), metavar="TIME", help="Leave out what was from then on.")
-@click.option("--tune", type=_Tune(), default="top-3", show_default=True, help="Which weights are trained.")
+@click.option("--tune", type=Tune(), default="top-3", show_default=True, help="Which weights are trained.")
 @click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="At most.")
 @click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True, help="Pairs of a step.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Batches of a step.")
@@ -122,14 +112,14 @@ def command(
 
     _check(products, purchases, searches, labels, tensorboard)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # ours says more
-    os.environ["RAYON_NUM_THREADS"] = str(threads or os.cpu_count() or 1)
+    use_threads(threads)
     with stages() as report:
         report("reading what happened", 0, 1)
         shop, facts = _shop(settings, products, purchases, searches, report)
         report("mining pairs", 0, 1)
         judged = _labels(labels)
         examples = _mined(settings, shop, judged, validation_from, test_from, until, seed, facts)
-        options = Options(**given, seed=seed, half=_half(precision, settings.encoder.device, threads))  # type: ignore[arg-type]
+        options = Options(**given, seed=seed, half=half_precision(precision, settings.encoder.device))  # type: ignore[arg-type]
         parent = _parent(settings, model, from_topics=products is None)
         result = train(
             examples,
@@ -216,17 +206,6 @@ def _parent(settings: Settings, model: str | None, *, from_topics: bool) -> Load
     if model is not None:
         return Loadable(model, settings.encoder.query_prefix or None, settings.encoder.product_prefix or None)
     return model_in_force(settings) if from_topics else model_as_set(settings)
-
-
-def _half(precision: str, device: str, threads: int) -> bool:
-    import torch
-
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def _print(result: TrainingResult) -> None:
