@@ -75,7 +75,7 @@ class Taste:
 
     @property
     def known(self) -> float:
-        return 0.0 if self.long is None else float(np.linalg.norm(self.long))
+        return 0.0 if self.long is None else math.sqrt(self.long.dot(self.long))
 
 
 def reading_time(state: ProfileState, at: int, rules: DerivationRules) -> int:
@@ -149,12 +149,18 @@ def _taste(state: ProfileState, at: int, rules: DerivationRules, *, short: bool)
             weight -= min(_power(owed - at / half_life), _power(log_weight - at / half_life))
         if sum_ is not None:
             decayed: NDArray[np.float64] = sum_ * _power((ledger.newest_ts - at) / half_life)
-            total = decayed if total is None else total + decayed
+            if total is None:
+                total = decayed
+            else:
+                total += decayed
     if total is None:
         return None
     # What is left where vectors cancel out is no direction; nor is what has faded by the short half-life.
     least = 1e-6 * (weight if short else weight - rules.regularisation)
-    return (total / weight).astype(np.float32) if np.linalg.norm(total) > least else None
+    if total.dot(total) <= least * least:
+        return None
+    total /= weight
+    return total.astype(np.float32)
 
 
 def _power(exponent: float) -> float:
@@ -176,8 +182,16 @@ def _interests(
             raw[user, : len(keys)] = [vector for _, _, vector in keys]
             weights[user, : len(keys)] = np.exp2([weight - totals[user] for _, weight, _ in keys])
     members = _cluster(centred(raw, mean), weights, rules)
+    leaders = np.arange(rules.interests)
+    belongs = np.where(members[:, None, :] == leaders[:, None], weights[:, None, :], 0.0)  # [users, K, keys]
+    directions = belongs.astype(np.float32) @ raw
+    norms = np.sqrt(np.einsum("ukd,ukd->uk", directions, directions))
+    directions /= np.maximum(norms, 1e-30)[:, :, None]
     return [
-        _describe(found[user], raw[user], weights[user], members[user], rules.interests) for user in range(len(states))
+        _described(*of_user)
+        for of_user in zip(
+            found, members.tolist(), belongs.sum(axis=2).tolist(), (norms > 0.0).tolist(), directions, strict=True
+        )
     ]
 
 
@@ -229,27 +243,28 @@ def _cluster(unit: Vector, weights: NDArray[np.float64], rules: DerivationRules)
     return members
 
 
-def _describe(
+def _described(
     keys: list[tuple[str, float, Vector]],
-    raw: Vector,
-    weights: NDArray[np.float64],
-    members: NDArray[np.int64],
-    at_most: int,
+    members: list[int],
+    shares: list[float],
+    directed: list[bool],
+    vectors: Vector,
 ) -> tuple[Interest, ...]:
-    """The clusters of one user, whose keys come strongest first."""
-    n = len(keys)
-    belongs = np.where(members[:n] == np.arange(at_most)[:, None], weights[:n], 0.0)  # [K, n]
-    shares = belongs.sum(axis=1).tolist()
-    directions = belongs.astype(np.float32) @ raw[:n]
-    norms = np.sqrt(np.einsum("kd,kd->k", directions, directions))
-    vectors = directions / np.maximum(norms, 1e-30)[:, None]
-    texts: list[list[str]] = [[] for _ in range(at_most)]
-    for (key, _, _), leader in zip(keys, members.tolist(), strict=False):
+    """The clusters of one user, whose keys come strongest first: each key's cluster, and each cluster's share, whether
+    it has a direction, and that.
+    """
+    texts: list[list[str]] = [[] for _ in shares]
+    for (key, _, _), leader in zip(keys, members, strict=False):
         if leader >= 0:
             texts[leader].append(key)
     interests = [
-        Interest(shares[leader], vectors[leader], tuple(texts[leader]))
-        for leader in range(at_most)
-        if norms[leader] > 0.0
+        Interest(share, vector, tuple(of_leader))
+        for share, vector, of_leader, has_direction in zip(shares, vectors, texts, directed, strict=True)
+        if has_direction
     ]
-    return tuple(sorted(interests, key=lambda interest: -interest.share))
+    interests.sort(key=_by_share)
+    return tuple(interests)
+
+
+def _by_share(interest: Interest) -> float:
+    return -interest.share

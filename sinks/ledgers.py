@@ -132,6 +132,9 @@ class Ledger:
     open_order: int = 0  # 64-bit hash of the newest order; 0: none yet
     event_ids: list[int] = field(default_factory=list)  # 64-bit hashes of the newest, oldest first
     noise: dict[str, int] = field(default_factory=dict)  # events that weighed less, by reason; stored beside the bytes
+    at_rest: bytes = field(
+        default=b"", repr=False, compare=False
+    )  # what it was read from; whoever changes it empties this
 
     @property
     def history(self) -> NDArray[np.void]:
@@ -268,8 +271,10 @@ def _encode_ledger(ledger: Ledger, parts: list[bytes]) -> None:
         vector = ledger.query_vectors[key]
         parts += [struct.pack("<f", vector.scale), vector.values.tobytes()]
     _encode_names(ledger.pending, parts)
-    parts.append(np.array([*ledger.pending.values()], "<f8").tobytes())
-    parts.append(np.array(ledger.event_ids, "<u8").tobytes())
+    if ledger.pending:
+        parts.append(np.array([*ledger.pending.values()], "<f8").tobytes())
+    if ledger.event_ids:
+        parts.append(np.array(ledger.event_ids, "<u8").tobytes())
 
 
 def _decode_ledger(data: bytes, at: int) -> tuple[Ledger, int]:
@@ -293,10 +298,12 @@ def _decode_ledger(data: bytes, at: int) -> tuple[Ledger, int]:
         query_vectors[key] = QueryVector(scale, np.frombuffer(data, np.int8, head.dimension, at + 4))
         at += 4 + head.dimension
     waiting, at = _decode_names(data, at, head.n_pending)
-    debts = np.frombuffer(data, "<f8", 2 * head.n_pending, at).reshape(head.n_pending, 2)
-    at += debts.nbytes
-    pending = {product_id: Debt(*debt) for product_id, debt in zip(waiting, debts.tolist(), strict=True)}
-    event_ids = np.frombuffer(data, "<u8", head.n_ids, at).tolist()
+    pending: dict[str, Debt] = {}
+    if waiting:
+        debts = np.frombuffer(data, "<f8", 2 * head.n_pending, at).reshape(head.n_pending, 2)
+        at += debts.nbytes
+        pending = {product_id: Debt(*debt) for product_id, debt in zip(waiting, debts.tolist(), strict=True)}
+    event_ids: list[int] = np.frombuffer(data, "<u8", head.n_ids, at).tolist() if head.n_ids else []
     at += 8 * head.n_ids
     ledger = Ledger(
         applied=Applied(topic_id, head.partition, head.offset),
@@ -323,8 +330,14 @@ def _decode_ledger(data: bytes, at: int) -> tuple[Ledger, int]:
     return ledger, at
 
 
+_NO_NAMES: Final = _LENGTH.pack(0)
+
+
 def _encode_names(names: Collection[str], parts: list[bytes]) -> None:
     """Lengths in characters, then all names as one text: far quicker to take apart than name by name."""
+    if not names:
+        parts.append(_NO_NAMES)
+        return
     text = "".join(names).encode()
     parts += [_LENGTH.pack(len(text)), np.array([*map(len, names)], "<u2").tobytes(), text]
 

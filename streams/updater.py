@@ -28,7 +28,7 @@ from sinks.catalogue import UNSOURCED, Catalogue
 from sinks.derivation import DerivationRules, Taste, Vector, derive
 from sinks.identity import PointIds
 from sinks.ledgers import FAINTEST, ProfileState, encode_state, product_key, query_key, total_log_weight
-from sinks.points import JSON, profile_point, wire_value
+from sinks.points import JSON, interests_value, profile_point, wire_value
 from sinks.products import ProductStore
 from sinks.profiles import Held, ProfileStore
 from sinks.ranking import RankingRules, texts_of
@@ -381,7 +381,7 @@ class Updater:
                 made_at=made_at, made_from=made_from, candidates=wire_value([item.to_store() for item in candidates])
             )
         stored = kept._replace(version=version, state=encode_state(state), due=due, noise=state.searches.noise)
-        interests = np.stack([interest.vector for interest in taste.interests]) if taste.interests else None
+        interests = np.array([interest.vector for interest in taste.interests]) if taste.interests else None
         point = profile_point(id_, version, taste.long, taste.short, interests, _payload(stored, state, taste, titles))
         return Write(id_, version, held.version, point), stored
 
@@ -496,9 +496,7 @@ def _payload(held: Held, state: ProfileState, taste: Taste, titles: Mapping[str,
         "known": taste.known,
         "n_searches": searches.events,
         "n_purchases": purchases.events,
-        "interests": [
-            {"share": interest.share, "texts": list(texts_of(interest, titles))} for interest in taste.interests
-        ],
+        "interests": interests_value((interest.share, texts_of(interest, titles)) for interest in taste.interests),
         "candidates": held.candidates,
     }
     if held.due is not None:

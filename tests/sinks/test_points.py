@@ -8,7 +8,9 @@ from qdrant_client import grpc as qdrant
 from qdrant_client.conversions.conversion import payload_to_grpc
 
 from sinks.points import (
+    JSON,
     dense_vector,
+    interests_value,
     payload_point,
     product_point,
     profile_point,
@@ -127,6 +129,12 @@ def test_a_value_is_carried_from_read_to_write_unopened() -> None:
     again = read_profile(retrieved(profile_point(ID, 6, None, None, None, {"candidates": stored.candidates_value})))
     assert again.candidates == PROFILE["candidates"]
     assert wire_value(PROFILE["candidates"]).decoded() == PROFILE["candidates"]  # type: ignore[arg-type]
+
+
+def test_interests_are_the_value_that_any_list_of_them_would_be() -> None:
+    for interests in ([], [(1.0, ())], [(0.75, ("oak chair", "Ünï")), (0.0, ("tin",) * 300)]):
+        listed: JSON = [{"share": share, "texts": list(texts)} for share, texts in interests]
+        assert interests_value(interests) == wire_value(listed)
 
 
 def test_a_point_of_somebody_else_is_not_taken_for_a_profile() -> None:
