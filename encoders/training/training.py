@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -42,26 +43,31 @@ Report: TypeAlias = Callable[[str, int, int], None]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a training. All that shapes the result is here, or in the examples."""
+    """Of a training. All that shapes the result is here, or in the examples.
+
+    Rates are those of AdamW; `warm_up` is the share of the steps in which the rate rises, `temperature` where the
+    learning of it begins, `bag` how many of what a customer had bought a step looks at. Validation is every
+    `evaluate_every` steps, and training ends when `patience` of them in turn were no better.
+    """
 
     tune: str = "top-3"
-    steps: int = 600
+    steps: int = 100
     batch: int = 128
     bag: int = 4
-    learning_rate: float = 5e-5
+    learning_rate: float = 1e-4
     warm_up: float = 0.1
     weight_decay: float = 0.01
     dropout: float = 0.1
     temperature: float = 0.1
     hard_negatives: int = 1
-    random_negatives: int = 128
+    random_negatives: int = 64
     balance: float = 0.0
     mask_known: bool = False
     augment: bool = False
     symmetric: float = 0.0
     accumulate: int = 1
-    evaluate_every: int = 50
-    patience: int = 5
+    evaluate_every: int = 20
+    patience: int = 3
     soup: bool = True
     half: bool = False
     seed: int = 1
@@ -97,7 +103,7 @@ def train(
     options, examples and parent give the same weights as without the kill, up to float noise.
 
     Raises TrainingError: too little to learn from or to be measured by, a loss that is no number, another training's
-    remains, no memory on the device; OSError where the disk is full; ModelError.
+    remains, no memory on the device, a full disk, an architecture that isn't an encoder; ModelError.
     """
     _check(examples, out)
     began = time.monotonic()
@@ -106,11 +112,12 @@ def train(
     from_ = Parent(name, identity(folder, recipe), parent)
     seen = Seen(examples.pairs)
     partial = out.with_name(f"{out.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(examples, from_, options)
     state = _state_of(partial, fingerprint)
     report("measuring the model as it is", 0, 1)
     before = _measured(folder, recipe, examples, seen, device)
+    with _writing(partial):
+        partial.mkdir(parents=True, exist_ok=True)
     try:
         run = _Run(examples, seen, folder, recipe, options, device, companions or {})
         with Journal(tensorboard) as journal:
@@ -120,10 +127,14 @@ def train(
             f"no memory is left on {device}: a smaller --batch needs less, and so does --tune top-1 "
             f"({str(error).splitlines()[0]})"
         ) from error
+    finally:
+        with suppress(OSError):  # where nothing is kept, nothing is left
+            partial.rmdir()
     made = partial / "model"
     names = names_of(folder)
     weights = {key: value for key, value in run.weights().items() if names is None or _is_among(key, names)}
-    save_model(folder, weights, made)
+    with _writing(made):
+        save_model(folder, weights, made)
     report("measuring the tuned model", 0, 1)
     after = _measured(made, recipe, examples, seen, device)
     card = ModelCard(
@@ -138,7 +149,8 @@ def train(
         after=after,
         history=history,
     )
-    publish(made, out, card)
+    with _writing(out):
+        publish(made, out, card)
     (partial / "checkpoint.pt").unlink(missing_ok=True)
     partial.rmdir()
     return TrainingResult(
@@ -238,19 +250,20 @@ class _Run:
                 best_step, best = step, self._copied()
             history.append(Evaluated(step, loss, validation))
             journal.write(step, loss, validation)
-            save_state(
-                path,
-                {
-                    "fingerprint": fingerprint,
-                    "step": step,
-                    "weights": self._copied(),
-                    "scale": self._scale.detach().cpu().clone(),
-                    "optimiser": self._optimiser.state_dict(),
-                    "best_step": best_step,
-                    "best": best,
-                    "history": msgspec.json.encode(history),
-                },
-            )
+            with _writing(path):
+                save_state(
+                    path,
+                    {
+                        "fingerprint": fingerprint,
+                        "step": step,
+                        "weights": self._copied(),
+                        "scale": self._scale.detach().cpu().clone(),
+                        "optimiser": self._optimiser.state_dict(),
+                        "best_step": best_step,
+                        "best": best,
+                        "history": msgspec.json.encode(history),
+                    },
+                )
         self._model.load(best)
         if options.soup and best_step:
             self._mix(
@@ -401,6 +414,16 @@ def _check(examples: Examples, out: Path) -> None:
             )
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path} can't be written ({error}): make room, and the same call goes on from the last checkpoint"
+        ) from error
+
+
 def _state_of(partial: Path, fingerprint: str) -> dict[str, Any] | None:
     path = partial / "checkpoint.pt"
     state = load_state(path)
@@ -443,6 +466,10 @@ def _served(folder: Path, recipe: Recipe, device: str) -> Encode:
             vectors[rows] = model.launch([tokens[i] for i in rows]).vectors()
         return vectors
 
+    try:
+        encode(["a"], TextKind.PRODUCT)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise TrainingError(f"{folder} holds no encoder of texts: {error}") from error
     return encode
 
 

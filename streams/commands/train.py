@@ -44,7 +44,7 @@ _GROUPS: Final = {
 @click.option("--test-from", type=Moment(), metavar="TIME", help="Where the test begins.  [default: the last tenth]")
 @click.option("--until", type=Moment(), metavar="TIME", help="Leave out what was from then on.")
 @click.option("--tune", type=Tune(), default="top-3", show_default=True, help="Which weights are trained.")
-@click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="At most.")
+@click.option("--steps", type=click.IntRange(min=1), default=100, show_default=True, help="At most.")
 @click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True, help="Pairs of a step.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Batches of a step.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-4, show_default=True)
@@ -110,7 +110,7 @@ def command(
     from encoders.training.training import Options, train
     from streams.training.mining import companions
 
-    _check(products, purchases, searches, labels, tensorboard)
+    _check(products, purchases, searches, labels, tensorboard, given["tune"])
     disable_progress_bar()  # type: ignore[no-untyped-call]  # ours says more
     use_threads(threads)
     with stages() as report:
@@ -140,17 +140,24 @@ def command(
 
 
 def _check(
-    products: str | None, purchases: str | None, searches: str | None, labels: str | None, tensorboard: Path | None
+    products: str | None,
+    purchases: str | None,
+    searches: str | None,
+    labels: str | None,
+    tensorboard: Path | None,
+    tune: object,
 ) -> None:
     if products is None and (purchases or searches or labels):
         raise click.UsageError("give --products FILE as well: what the products are called")
     if products is not None and not (purchases or searches or labels):
         raise click.UsageError("give --purchases FILE, --searches FILE, --labels FILE, or some of them")
-    if tensorboard is not None and find_spec("tensorboard") is None:
-        raise click.ClickException(
-            "tensorboard is not installed, which --tensorboard needs: pip install '.[train]' in Afterglow's folder "
-            "(`make install` does)"
-        )
+    needed = {"tensorboard": ("--tensorboard", tensorboard is not None), "peft": ("--tune lora", tune == "lora")}
+    for library, (option, given) in needed.items():
+        if given and find_spec(library) is None:
+            raise click.ClickException(
+                f"{library} is not installed, which {option} needs: pip install '.[train]' in Afterglow's folder "
+                "(`make install` does)"
+            )
 
 
 def _shop(
@@ -217,6 +224,11 @@ def _print(result: TrainingResult) -> None:
         ]
         click.secho(f"\n{split}", bold=True)
         print_table(("", "", "asked", "before", "after", "change"), rows)
+    if not result.steps:
+        click.secho(
+            f"\nNo step was better on the validation than {result.parent.name}: {result.folder} has its weights"
+        )
+        return
     click.secho(f"\n{result.folder} ({result.identity}), the weights of step {result.steps}", fg="green", bold=True)
     click.echo(f"from {result.parent.name} ({result.parent.identity}) in {result.seconds:,.0f} s; roll it out:")
     click.echo(f"  afterglow replay --model {result.folder}")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import T5Config, T5Model
 
 from encoders import model as serving
 from encoders.protocol import TextKind
@@ -157,7 +158,7 @@ def test_the_remains_of_another_training_are_left_alone(chinese_bert: Path, tmp_
     out = tmp_path / "tuned"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "save_model", _full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(TrainingError, match=r"can't be written \(.*No space left on device\): make room"):
             trained(chinese_bert, out)
     assert not out.exists()
     with pytest.raises(OtherTraining, match=r"tuned\.partial is of a training with other options"):
@@ -170,7 +171,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(chinese_bert: Path, tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch:
         saved = training.save_state
         patch.setattr(training, "save_state", lambda *a: (_full_disk() if told else None, told.append(1), saved(*a)))
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(TrainingError, match=r"can't be written \(.*No space left on device\): make room"):
             trained(chinese_bert, out)
     assert [path.name for path in (tmp_path / "tuned.partial").iterdir()] == ["checkpoint.pt"]
     state = load_state(tmp_path / "tuned.partial" / "checkpoint.pt")
@@ -220,7 +221,7 @@ def _with(of: Examples, **changes: object) -> Examples:
 def test_a_loss_that_is_no_number_ends_it(chinese_bert: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+: a smaller --learning-rate"):
         trained(chinese_bert, tmp_path / "tuned", msgspec.structs.replace(QUICK, learning_rate=1e30, warm_up=0.0))
-    assert not (tmp_path / "tuned").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_memory_on_the_device_is_said(chinese_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,4 +249,14 @@ def test_what_does_not_fit_the_architecture_is_said(chinese_bert: Path, tmp_path
     (decoder / "config.json").write_text(json.dumps({**config, "is_decoder": True}))
     with pytest.raises(TrainingError, match="holds a decoder: only encoders can be trained"):
         trained(decoder, tmp_path / "tuned")
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_an_architecture_that_is_no_encoder_of_texts_is_said(chinese_bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "t5"
+    sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 300}
+    T5Model(T5Config(**sizes, decoder_start_token_id=0)).save_pretrained(folder)
+    shutil.copy(chinese_bert / "tokenizer.json", folder)
+    with pytest.raises(TrainingError, match="t5 holds no encoder of texts"):
+        trained(folder, tmp_path / "tuned")
     assert not (tmp_path / "tuned").exists()

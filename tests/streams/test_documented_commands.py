@@ -11,7 +11,12 @@ from documented import blocks
 
 from streams.commands import COMMANDS, afterglow
 
-DOCUMENTS = ("README.md", "docs/guarantees.md", "docs/capacity.md")
+DOCUMENTS = {
+    "README.md": 10,
+    "docs/guarantees.md": 10,
+    "docs/capacity.md": 10,
+    "docs/training.md": 4,
+}  # and how many, at least
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S+")
 
 
@@ -31,7 +36,7 @@ def words_of(line: str) -> list[str]:
 def test_every_command_line_is_understood(document: str) -> None:
     lines = [words_of(line) for line in command_lines(document)]
     lines = [words for words in lines if words[0] == "afterglow"]
-    assert len(lines) >= 10
+    assert len(lines) >= DOCUMENTS[document]
     for _, *arguments in lines:
         context = click.Context(afterglow)
         command: click.Command | None = afterglow

@@ -117,7 +117,10 @@ def test_a_folder_that_holds_no_model_is_said(train: Train) -> None:
 
 def test_a_missing_library_is_named(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr("streams.commands.train.find_spec", lambda name: None if name == "tensorboard" else found(name))
+    monkeypatch.setattr(
+        "streams.commands.train.find_spec", lambda name: None if name in ("tensorboard", "peft") else found(name)
+    )
     code, _, err = train([*FILES, "--out", "ours", "--tensorboard", "board"])
     assert code == 1
     assert "tensorboard is not installed, which --tensorboard needs: pip install '.[train]'" in " ".join(err.split())
+    assert "peft is not installed, which --tune lora needs" in train([*FILES, "--out", "ours", "--tune", "lora"])[2]
