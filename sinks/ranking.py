@@ -8,7 +8,7 @@ up to 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -33,7 +33,7 @@ from sinks.scoring import (
     new_features,
     together_of,
 )
-from sinks.statistics import HALF_LIFE_MS, NEVER, NO_STATISTICS, Neighbourhood, Statistics, is_news
+from sinks.statistics import COUNTS, HALF_LIFE_MS, NEVER, NO_STATISTICS, Neighbourhood, Statistics, is_news
 
 _LEAST_SIMILARITY: Final = 1e-3
 _LEAST_PART: Final = 1e-3  # of a score, so that everything shown has a reason
@@ -44,6 +44,10 @@ _SURE: Final = 10.0  # what closeness to a query is measured in: e^10 times as l
 _WORDS: Final = 0.6  # and what their BM25 is
 _EXPLORED: Final = 200  # what is shown least is sought among so many of the best
 
+
+_PER_HALF_LIFE: Final = np.array([1.0 / HALF_LIFE_MS[name] if name in HALF_LIFE_MS else 0.0 for name in COUNTS])
+
+Ids = NDArray[np.object_]
 
 Hit = tuple[str, float]
 """A product found near something asked for, with its centred cosine similarity."""
@@ -128,11 +132,13 @@ class Ranking:
         self._statistics = statistics
         self._near, self._totals = _near(taste, found)
         self._asked = None if found.query is None else dict(found.query)
+        self._found_rows = statistics.rows_of(tuple(self._totals))
         self._scored = self._score()
 
     def best(self, at_most: int) -> list[str]:
         """The ids of the best, available or not, best first."""
-        return [self._scored.ids[place] for place in self._in_order(at_most)]
+        ids: list[str] = self._scored.ids[self._in_order(at_most)].tolist()
+        return ids
 
     def candidates(self, titles: Mapping[str, str], available: Container[str]) -> list[Candidate]:
         """The best that are available."""
@@ -150,10 +156,11 @@ class Ranking:
             # Of what was bought before, only what is left when too little is new.
             rest.sort(key=lambda place: (scored.bought[place], scored.exposure[place], -scored.scores[place]))
             shown += rest[:explored]
-        tell = _Telling(self._state, self._taste, titles, self._statistics)
+        parts = self._parts(shown)
+        because = _Telling(self._state, self._taste, titles, self._statistics).reasons(parts)
         return [
-            Candidate(scored.ids[place], float(scored.ranked[place]), tell.reasons(self._parts(place)))
-            for place in shown
+            Candidate(scored.ids[place], float(scored.ranked[place]), reasons)
+            for place, reasons in zip(shown, because, strict=True)
         ]
 
     def _ordered(self, wanted: int) -> Iterator[int]:
@@ -171,7 +178,7 @@ class Ranking:
             # All that tie with the last one, or which of them are kept would depend on where they lie.
             places = np.flatnonzero(scored.ranked >= scored.ranked[places].min())
         in_order = sorted(
-            zip((-scored.ranked[places]).tolist(), [scored.ids[at] for at in places], places.tolist(), strict=True)
+            zip((-scored.ranked[places]).tolist(), scored.ids[places].tolist(), places.tolist(), strict=True)
         )
         return [place for _, _, place in in_order[:at_most]]
 
@@ -187,7 +194,7 @@ class Ranking:
         if self._asked is None:
             near = (together > 0.0) | (alike > 0.0) | (related > 0.0)
             near[statistics.popular] = True
-            found = statistics.rows_of(tuple(self._totals))
+            found = self._found_rows
             near[found[found >= 0]] = True
             near[asked > 0.0] = True
             near[own] = False
@@ -198,23 +205,23 @@ class Ranking:
                 for product_id, row in zip(self._totals, found.tolist(), strict=True)
                 if row < 0 and product_id not in bought
             ]
-            new = [statistics.product_ids[row] for row in known.tolist()] + unsold
+            new = np.concatenate([statistics.ids[known], _objects(unsold)])
             rows_of_new = np.concatenate([known, np.full(len(unsold), -1)])
             again = list(range(len(history)))
         else:
             bought = set(history)
-            new = [product_id for product_id in self._asked if product_id not in bought]
-            rows_of_new = statistics.rows_of(new)
+            new = _objects([product_id for product_id in self._asked if product_id not in bought])
+            rows_of_new = statistics.rows_of(new.tolist())
             again = [place for place, product_id in enumerate(history) if product_id in self._asked]
         if self._rules.exclude_bought:
             again = []
-        ids = new + [history[place] for place in again]
+        ids = np.concatenate([new, _objects([history[place] for place in again])])
         nearness = _Nearness(together, alike, related, asked)
         return self._scores_of(ids, np.concatenate([rows_of_new, rows[again]]), again, nearness)
 
     def _scores_of(
         self,
-        ids: list[str],
+        ids: Ids,
         rows: NDArray[np.int64],
         again: list[int],
         nearness: _Nearness,
@@ -251,9 +258,7 @@ class Ranking:
             features, habits, rows, after,
         )  # fmt: skip
 
-    def _answered(
-        self, ids: Sequence[str], of_nobody: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _answered(self, ids: Ids, of_nobody: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """ln of the share of the clicks after the query that each product may expect from people unknown: of what
         texts and popularity say; and what the clicks that there were add to it.
 
@@ -261,7 +266,7 @@ class Ranking:
         N clicks: Dirichlet smoothing (Zhai and Lafferty 2001, eq. 6). The more is known of a query, the less its words
         and the person matter.
         """
-        if not ids:
+        if not len(ids):
             return np.zeros(0), np.zeros(0)
         assert self._asked is not None
         expected = np.array([self._closeness(product_id) for product_id in ids]) + of_nobody
@@ -291,7 +296,7 @@ class Ranking:
             shares[rows] += weight * clicks / (clicks.sum() + UNSURE_CLICKS)
         return shares
 
-    def _searched(self, ids: list[str], rows: NDArray[np.int64], shares: NDArray[np.float64]) -> Searched:
+    def _searched(self, ids: Ids, rows: NDArray[np.int64], shares: NDArray[np.float64]) -> Searched:
         ledger, at = self._state.searches, self._taste.at
         asked = np.zeros(len(ids))
         asked[rows >= 0] = asked_of(shares[rows[rows >= 0]])
@@ -302,11 +307,23 @@ class Ranking:
             if not is_query(key)
         }
         if last:
-            since = np.array([at - last.get(product_id, -np.inf) for product_id in ids])
-            just = just_clicked_of(since)
+            just = just_clicked_of(at - self._said(last, ids, rows, -np.inf))
         return Searched(asked, just)
 
-    def _likeness(self, ids: list[str], rows: NDArray[np.int64], alike: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _said(
+        self, values: Mapping[str, float], ids: Ids, rows: NDArray[np.int64], otherwise: float
+    ) -> NDArray[np.float64]:
+        """The value of each product, parallel to `ids` and to their `rows` in the statistics."""
+        said = np.array(list(values.values()), np.float64)
+        rows_said = self._found_rows if values is self._totals else self._statistics.rows_of(tuple(values))
+        of_row = np.full(len(self._statistics) + 1, otherwise)  # the last one is of row -1
+        of_row[rows_said[rows_said >= 0]] = said[rows_said >= 0]
+        found = of_row[rows]
+        for place in np.flatnonzero(rows < 0).tolist():
+            found[place] = values.get(ids[place], otherwise)
+        return found
+
+    def _likeness(self, ids: Ids, rows: NDArray[np.int64], alike: NDArray[np.float64]) -> NDArray[np.float64]:
         """By the neighbours of everything that was bought: what the weights were learned with.
 
         Where that knows nothing, of products that nobody bought and of searches, by what lies near the interests.
@@ -320,12 +337,12 @@ class Ranking:
         sums[there] = alike[rows[there]]
         unseen = ~there
         unseen[there] = self._statistics.unseen[rows[there]]
-        asked = np.flatnonzero(unseen) if bought and not searches.keys else np.arange(len(ids))
-        near = np.array([self._totals.get(ids[place], 0.0) for place in asked.tolist()])
-        sums[asked] = np.maximum(sums[asked], near * math.sqrt(keys))
+        asked = unseen if bought and not searches.keys else np.ones(len(ids), np.bool_)
+        near = self._said(self._totals, ids, rows, 0.0)
+        sums[asked] = np.maximum(sums[asked], near[asked] * math.sqrt(keys))
         return likeness_of(sums, bought)
 
-    def _products(self, ids: list[str], rows: NDArray[np.int64]) -> Product:
+    def _products(self, ids: Ids, rows: NDArray[np.int64]) -> Product:
         """Columns of all these products; of those that nobody bought, what is known of such a product."""
         statistics, at = self._statistics, self._taste.at
         there = np.flatnonzero(rows >= 0)
@@ -347,57 +364,65 @@ class Ranking:
                 announced = self._found.announced.get(ids[place])
                 if announced is not None and 0 <= at - announced < _NEWS_MS:
                     age[place], never[place] = at - announced, 0.0
-        since = max(at - statistics.as_of, 0)
+        counts = np.zeros((len(ids), len(COUNTS)))
+        counts[there] = statistics.counts[known]
+        counts *= 2.0 ** (-max(at - statistics.as_of, 0) * _PER_HALF_LIFE)
+        sold_20, sold_5, clicked, buyers, repeats = counts.T
+        return Product(sold_20, sold_5, clicked, age, never, buyers, repeats)
 
-        def column(name: str) -> NDArray[np.float64]:
-            values = np.zeros(len(ids))
-            values[there] = getattr(statistics, name)[known]
-            return values * 2.0 ** (-since / HALF_LIFE_MS[name]) if name in HALF_LIFE_MS else values
-
-        return Product(
-            column("sold_20"), column("sold_5"), column("clicked"), age, never, column("buyers"), column("repeats")
-        )
-
-    def _parts(self, place: int) -> dict[_Cause, float]:
-        """What a score is made of, by cause: what speaks for the product, not what speaks against it."""
+    def _parts(self, places: Sequence[int]) -> list[dict[_Cause, float]]:
+        """What each score is made of, by cause: what speaks for the product, not what speaks against it."""
         scored, weights = self._scored, self._statistics.weights
-        product_id, bought = scored.ids[place], bool(scored.bought[place])
-        if bought:
-            features = scored.habits[place - (len(scored.ids) - len(scored.habits))]
-            worth = dict(zip(BOUGHT_BEFORE, (features * weights.bought).tolist(), strict=True))
-        else:
-            worth = dict(zip(NEW_TO_THE_PERSON, (scored.features[place] * weights.new).tolist(), strict=True))
+        again = [place - (len(scored.ids) - len(scored.habits)) for place in places if scored.bought[place]]
+        of_new = iter((scored.features[[at for at in places if not scored.bought[at]]] * weights.new).tolist())
+        of_bought = iter((scored.habits[again] * weights.bought).tolist())
+        times = iter(np.rint(np.expm1(scored.habits[again, _TIMES]) / 3.0).astype(int).tolist())
+        parts = []
+        for place in places:
+            if scored.bought[place]:
+                worth = dict(zip(BOUGHT_BEFORE, next(of_bought), strict=True))
+                parts.append(self._parts_of(place, worth, next(times)))
+            else:
+                parts.append(self._parts_of(place, dict(zip(NEW_TO_THE_PERSON, next(of_new), strict=True)), 0))
+        return parts
+
+    def _parts_of(self, place: int, worth: Mapping[str, float], times: int) -> dict[_Cause, float]:
+        """From what each feature of a product adds to its score; `times` it was bought."""
+        product_id, row = self._scored.ids[place], int(self._scored.rows[place])
         parts: dict[_Cause, float] = {}
         if worth["together"] > 0.0:
-            parts["together", int(scored.rows[place])] = worth["together"]
+            parts["together", row] = worth["together"]
         if worth.get("related", 0.0) > 0.0:
-            parts["related", int(scored.rows[place])] = worth["related"]
+            parts["related", row] = worth["related"]
         if worth.get("asked", 0.0) > 0.0:
-            parts["clicked", int(scored.rows[place])] = worth["asked"]
-        found = product_id in self._totals
-        likeness = max(worth["likeness"], _LEAST_PART if found else 0.0)
-        for cause, values in self._near:
-            if product_id in values:
-                parts[cause] = likeness * values[product_id] / self._totals[product_id]
-        if not found and likeness > 0.0:
-            parts["interest", -1 - int(scored.rows[place])] = likeness
+            parts["clicked", row] = worth["asked"]
+        total = self._totals.get(product_id)
+        likeness = max(worth["likeness"], 0.0 if total is None else _LEAST_PART)
+        if total is not None:
+            for cause, values in self._near:
+                if product_id in values:
+                    parts[cause] = likeness * values[product_id] / total
+        elif likeness > 0.0:
+            parts["interest", -1 - row] = likeness
         selling = worth["sold_20"] + worth["sold_5"] + worth.get("clicked", 0.0)
         if selling > 0.0:
             parts["popular", 0] = selling
         if worth["fresh"] > _LEAST_PART:
             parts["new", 0] = worth["fresh"]
-        if bought:
+        if times:
             habit = sum(worth[name] for name in ("times", "recency", "share_of_orders", "since", "lately"))
-            times = round(math.expm1(features[BOUGHT_BEFORE.index("times")]) / 3.0)
             parts["bought", times] = max(habit, _LEAST_HABIT)
         if self._asked is not None:
             parts["query", 0] = max(self._closeness(product_id), _LEAST_PART)
-            if product_id in self._found.clicked and scored.after[place] > 0.0:
-                parts["clicked", _ASKED_FOR] = float(scored.after[place])
+            after = float(self._scored.after[place])
+            if product_id in self._found.clicked and after > 0.0:
+                parts["clicked", _ASKED_FOR] = after
         return parts if sum(parts.values()) > 0.0 else {**parts, ("popular", 0): _LEAST_PART}
 
 
 _ASKED_FOR: Final = -1  # in place of a product's row: what was clicked after the query asked for
+
+_TIMES: Final = BOUGHT_BEFORE.index("times")
 
 _OF_NOBODY: Final = [
     place
@@ -419,7 +444,7 @@ class _Nearness(NamedTuple):
 class _Scored(NamedTuple):
     """Parallel, [n]: products new to the person, then those bought before."""
 
-    ids: list[str]
+    ids: Ids
     scores: NDArray[np.float64]
     ranked: NDArray[np.float64]  # less what being shown to others costs
     exposure: NDArray[np.float64]
@@ -453,6 +478,10 @@ def texts_of(interest: Interest, titles: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(_text(key, titles) for key in interest.keys[:TEXTS_OF_AN_INTEREST])
 
 
+def _objects(ids: Sequence[str]) -> Ids:
+    return np.array([*ids, None], np.object_)[:-1]
+
+
 _Cause = tuple[str, int]  # the kind of a reason, and which interest or product, or how often
 
 
@@ -471,6 +500,9 @@ def _near(taste: Taste, found: Found) -> tuple[list[tuple[_Cause, dict[str, floa
         similarity = np.maximum([similarity for _, similarity in hits], _LEAST_SIMILARITY)
         values = dict(zip([product_id for product_id, _ in hits], (strength * similarity**4).tolist(), strict=True))
         near.append((cause, values))
+        if not totals:
+            totals = values.copy()
+            continue
         for product_id, value in values.items():
             totals[product_id] = totals.get(product_id, 0.0) + value
     return near, totals
@@ -490,10 +522,15 @@ class _Telling:
         self._own = np.flatnonzero(rows >= 0)
         self._own_rows = rows[self._own]
 
-    def reasons(self, parts: Mapping[_Cause, float]) -> tuple[Reason, ...]:
+    def reasons(self, parts: Sequence[Mapping[_Cause, float]]) -> list[tuple[Reason, ...]]:
+        """Of each product, what its score is made of."""
+        self._look_up_neighbours({cause for of_one in parts for cause in of_one})
+        return [self._reasons(of_one) for of_one in parts]
+
+    def _reasons(self, parts: Mapping[_Cause, float]) -> tuple[Reason, ...]:
         total = sum(parts.values())
         reasons = [Reason(cause[0], part / total, self._told(cause)) for cause, part in parts.items()]
-        return tuple(sorted(reasons, key=lambda reason: -reason.share))
+        return tuple(sorted(reasons, key=_largest_first))
 
     def _told(self, cause: _Cause) -> tuple[str, ...]:
         texts = self._texts.get(cause)
@@ -502,26 +539,31 @@ class _Telling:
         return texts
 
     def _look_up(self, kind: str, number: int) -> tuple[str, ...]:
-        if kind == "interest" and number < 0:  # near none of them; like things that were bought
-            return self._bought_like(self._statistics.alike, -1 - number)
         if kind == "interest":
             return texts_of(self._taste.interests[number], self._titles)
         if kind == "recent":
             return _newest_texts(self._state, self._titles)
-        if kind == "together":
-            return self._bought_like(self._statistics.together, number)
-        if kind == "related":
-            return self._bought_like(self._statistics.related, number)
         if kind == "clicked":
             return self._clicked_after(number)
         return (f"{number}×",) if kind == "bought" else ()
 
-    def _bought_like(self, neighbourhood: Neighbourhood, product: int) -> tuple[str, ...]:
-        """What of the history is nearest to the product there, the nearest first."""
-        shares = neighbourhood.shares(self._own_rows, product)
-        best = np.argsort(-shares, kind="stable")[:TEXTS_OF_AN_INTEREST].tolist()
-        bought = [self._history[self._own[place]] for place in best if shares[place] > 0.0]
-        return tuple(self._titles.get(product_id, product_id) for product_id in bought)
+    def _look_up_neighbours(self, causes: Collection[_Cause]) -> None:
+        """What of the history is nearest to each of these products, by each kind of nearness, in one go."""
+        statistics = self._statistics
+        for kind, neighbourhood in (("together", statistics.together), ("related", statistics.related)):
+            self._bought_like(neighbourhood, {cause: cause[1] for cause in causes if cause[0] == kind})
+        # Near none of the interests, and like things that were bought.
+        near_none = {cause: -1 - cause[1] for cause in causes if cause[0] == "interest" and cause[1] < 0}
+        self._bought_like(statistics.alike, near_none)
+
+    def _bought_like(self, neighbourhood: Neighbourhood, product_of: Mapping[_Cause, int]) -> None:
+        if not product_of:
+            return
+        products = np.array(list(product_of.values()), np.int64)
+        nearest = neighbourhood.strongest(self._own_rows, products, TEXTS_OF_AN_INTEREST)
+        for cause, places in zip(product_of, nearest, strict=True):
+            bought = [self._history[self._own[place]] for place in places]
+            self._texts[cause] = tuple(self._titles.get(product_id, product_id) for product_id in bought)
 
     def _clicked_after(self, product: int) -> tuple[str, ...]:
         """This person's queries after which others clicked the product, the strongest first."""
@@ -530,6 +572,10 @@ class _Telling:
         queries = [ledger.keys[place][1:] for place in strongest if is_query(ledger.keys[place])]
         clicks = self._statistics.clicks
         return tuple(query for query in queries if product in clicks.of(query_hash(query))[0])[:TEXTS_OF_AN_INTEREST]
+
+
+def _largest_first(reason: Reason) -> float:
+    return -reason.share
 
 
 def _newest_texts(state: ProfileState, titles: Mapping[str, str]) -> tuple[str, ...]:

@@ -158,11 +158,32 @@ class RecentSnapshot:
 
 
 def _best(scores: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
-    """Columns of the highest scores of each row, best first, [n, limit]."""
-    columns = np.argpartition(scores, -limit, axis=1)[:, -limit:]
-    order = np.argsort(-np.take_along_axis(scores, columns, 1), axis=1, kind="stable")
-    best: NDArray[np.int64] = np.take_along_axis(columns, order, 1)
+    """Columns of the highest scores of each row, best first, [n, limit].
+
+    The `limit` highest are in the `limit` blocks of columns with the highest maxima: of 48,000 columns some 3,400 are
+    looked at twice, which takes a quarter of the time.
+    """
+    rows, columns = scores.shape
+    size = math.isqrt(columns // limit)  # of a block: as many blocks as columns in the best of them
+    if size > 1:
+        many = columns // size  # each is every so-manieth column, so that maxima are of whole rows of memory
+        whole = scores[:, : size * many]
+        blocks = _highest(whole.reshape(rows, size, many).max(axis=1), limit)
+        members = (blocks[:, None, :] + (np.arange(size) * many)[None, :, None]).reshape(rows, -1)
+        rest = np.broadcast_to(np.arange(size * many, columns), (rows, columns - size * many))
+        among = np.concatenate([members, rest], axis=1)
+        found = np.take_along_axis(among, _highest(np.take_along_axis(scores, among, 1), limit), 1)
+    else:
+        found = _highest(scores, limit)
+    order = np.argsort(-np.take_along_axis(scores, found, 1), axis=1, kind="stable")
+    best: NDArray[np.int64] = np.take_along_axis(found, order, 1)
     return best
+
+
+def _highest(scores: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
+    """Columns of the highest scores of each row, in no order, [n, limit]."""
+    found: NDArray[np.int64] = np.argpartition(scores, -limit, axis=1)[:, -limit:]
+    return found
 
 
 _AVAILABLE: Final = qdrant.Filter(

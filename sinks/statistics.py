@@ -29,6 +29,8 @@ RELATED: Final = 16
 HALF_LIFE_MS: Final = {"sold_5": 5 * 86_400_000.0, "sold_20": 20 * 86_400_000.0, "clicked": 14 * 86_400_000.0}
 """After it, a sale (or a click) counts half."""
 
+COUNTS: Final = ("sold_20", "sold_5", "clicked", "buyers", "repeats")
+
 NEVER: Final = np.iinfo(np.int64).max
 """When a product was first sold that was only clicked."""
 
@@ -50,10 +52,24 @@ class Neighbourhood(NamedTuple):
         ).astype(np.float64, copy=False)
         return sums
 
-    def shares(self, rows: NDArray[np.int64], product: int) -> NDArray[np.float64]:
-        """What each of `rows` adds to the nearness of one product, parallel to `rows`."""
-        shares: NDArray[np.float64] = np.where(self.rows[rows] == product, self.similarity[rows], 0.0).sum(axis=1)
-        return shares
+    def strongest(self, rows: NDArray[np.int64], products: NDArray[np.int64], at_most: int) -> list[list[int]]:
+        """Of each product (each once, some thousands at most), which of `rows` add most to its nearness: their places
+        in `rows`, the strongest first, ties in order.
+        """
+        wanted = np.full(len(self.rows), -1, np.int16)
+        wanted[products] = np.arange(len(products))
+        of = wanted[self.rows[rows]].ravel()
+        at = np.flatnonzero(of >= 0)
+        places, columns = np.divmod(at, self.rows.shape[1])
+        similarity = self.similarity[rows[places], columns]
+        order = np.lexsort((places, -similarity, of[at]))
+        order = order[similarity[order] > 0.0]
+        of, places = of[at[order]], places[order]
+        first = np.arange(len(of)) - np.searchsorted(of, of) < at_most
+        found: list[list[int]] = [[] for _ in range(len(products))]
+        for product, place in zip(of[first].tolist(), places[first].tolist(), strict=True):
+            found[product].append(place)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +97,10 @@ class Statistics:
     weights: Weights = PRIOR
     clicks: ClickTable = NO_CLICKS
     rows: Mapping[str, int] = field(init=False)
+    ids: NDArray[np.object_] = field(init=False)
+    """`product_ids` as an array."""
+    counts: NDArray[np.float32] = field(init=False)
+    """The columns of `COUNTS`, [n, 5]."""
     popular: NDArray[np.int64] = field(init=False)
     """Rows of what sells best now, to somebody of whom nothing is known."""
     unseen: NDArray[np.bool_] = field(init=False)
@@ -88,6 +108,8 @@ class Statistics:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", {product_id: row for row, product_id in enumerate(self.product_ids)})
+        object.__setattr__(self, "ids", np.array([*self.product_ids, None], np.object_)[:-1])
+        object.__setattr__(self, "counts", np.stack([getattr(self, name) for name in COUNTS], axis=1))
         selling = np.log1p(self.sold_5) + np.log1p(self.sold_20) + np.log1p(self.clicked)
         object.__setattr__(self, "popular", np.argsort(-selling, kind="stable")[:_POPULAR])
         object.__setattr__(self, "unseen", (self.first_sold == NEVER) & (self.clicked == 0.0))

@@ -13,7 +13,7 @@ from sinks.collections import Generation, Model, open_generation
 from sinks.connection import connect
 from sinks.identity import PointIds
 from sinks.products import ProductStore
-from sinks.snapshot import RecentSnapshot
+from sinks.snapshot import CatalogueSnapshot, RecentSnapshot
 
 pytestmark = pytest.mark.end_to_end
 
@@ -97,3 +97,16 @@ async def test_what_is_near_is_what_qdrant_says(shop: Shop):
         for theirs, ours in zip(asked, found, strict=True):
             assert [product.product_id for product in theirs] == list(ours.product_ids)
             np.testing.assert_allclose([product.score for product in theirs], ours.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(("products", "limit"), [(1, 1), (7, 7), (30, 7), (101, 3), (1000, 10), (1003, 60)])
+def test_what_is_near_is_what_a_sort_says(products: int, limit: int):
+    chance = np.random.default_rng(products)
+    vectors = chance.normal(size=(products, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = np.array([f"p{n}" for n in range(products)], np.object_)
+    snapshot = CatalogueSnapshot(ids, np.array(["product"] * products), vectors, {}, {})
+    queries = chance.normal(size=(5, 8)).astype(np.float32)
+    for query, found in zip(queries, snapshot.near(queries, limit), strict=True):
+        scores = vectors @ (query / np.linalg.norm(query))
+        assert list(found.product_ids) == ids[np.argsort(-scores)[:limit]].tolist()

@@ -49,23 +49,29 @@ def test_nothing_is_near_to_no_history():
     assert NO_STATISTICS.together.around(np.zeros(0, np.int64)).tolist() == []
 
 
-def test_what_each_product_of_a_history_adds_to_the_nearness_of_one():
-    history = np.array([0, 1, 3])
-    assert SHOP.together.shares(history, 2).tolist() == [0.25, 0.125, 0.0]
-    assert SHOP.together.shares(history, 0).tolist() == [0.0, 0.5, 0.0], "the padding's row 0 is nobody's neighbour"
+def test_what_of_a_history_a_product_is_nearest_to():
+    history = np.array([3, 1, 0])
+    assert SHOP.together.strongest(history, np.array([2, 0]), 3) == [[2, 1], [1]]
+    assert SHOP.together.strongest(history, np.array([2]), 1) == [[2]]
+    assert SHOP.together.strongest(history[:1], np.array([0]), 3) == [[]], "the padding's row 0 is nobody's neighbour"
 
 
 @given(
-    arrays.arrays(np.int32, (6, NEIGHBOURS), elements=st.integers(0, 5)),
     arrays.arrays(np.float32, (6, NEIGHBOURS), elements=st.floats(0, 1, width=16)),
     st.lists(st.integers(0, 5), unique=True),
 )
-def test_the_shares_of_a_history_add_up_to_the_nearness(rows, similarity, history):
-    neighbourhood = Neighbourhood(rows, similarity)
+def test_what_is_nearest_adds_most_to_the_nearness(similarity, history):
+    rows = np.stack([np.random.default_rng(row).permutation(50) for row in range(6)]).astype(np.int32)
+    neighbourhood = Neighbourhood(
+        np.concatenate([rows, np.zeros((44, NEIGHBOURS), np.int32)]), np.zeros((50, NEIGHBOURS), np.float32)
+    )
+    neighbourhood.similarity[:6] = similarity
     own = np.array(history, np.int64)
-    around = neighbourhood.around(own)
-    for product in range(6):
-        assert neighbourhood.shares(own, product).sum() == pytest.approx(around[product], rel=1e-6, abs=1e-6)
+    adds = np.array([neighbourhood.around(own[at : at + 1]) for at in range(len(own))]).reshape(len(own), 50)
+    nearest = neighbourhood.strongest(own, np.arange(50), 3)
+    for product in range(50):
+        expected = sorted((-adds[at, product], at) for at in range(len(own)) if adds[at, product] > 0.0)[:3]
+        assert nearest[product] == [at for _, at in expected]
 
 
 def test_rows_by_product_id():

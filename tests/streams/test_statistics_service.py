@@ -227,9 +227,9 @@ def test_likeness_is_known_after_a_restart(deployment: Deployment) -> None:
     deployment.buy(range(30), "boots", "shoes", "tin")
 
     def alike(known: Known) -> tuple[float, float]:
-        rows, shares = known.statistics.rows, known.statistics.alike.shares
-        boots = np.array([rows["boots"]])
-        return round(float(shares(boots, rows["shoes"])[0]), 3), float(shares(boots, rows["tin"])[0])
+        rows = known.statistics.rows
+        near = known.statistics.alike.around(np.array([rows["boots"]]))
+        return round(float(near[rows["shoes"]]), 3), float(near[rows["tin"]])
 
     with deployment.keeper():
         assert alike(deployment.after(90)) == (0.849, 0.0)  # .96⁴
