@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -101,3 +102,21 @@ def _head(rights: Counter[str]) -> frozenset[str]:
         reached += count
         head.add(product_id)
     return frozenset(head)
+
+
+def sampled(examples: Examples, most: int, seed: int) -> Examples:
+    """With no more than `most` products, but for all that are in pairs or wanted; the others are drawn.
+
+    What is measured is then how well products are found among these: before and after a training alike.
+    """
+    if len(examples.products) <= most:
+        return examples
+    kept = Seen(examples.pairs).products
+    for probe in (*examples.validation, *examples.test):
+        kept |= probe.wanted
+        if probe.kind is TextKind.PRODUCT:
+            kept.update(probe.lefts)
+    others = sorted(examples.products.keys() - kept)
+    kept.update(random.Random(seed).sample(others, min(len(others), max(0, most - len(kept)))))
+    products = {product_id: text for product_id, text in examples.products.items() if product_id in kept}
+    return replace(examples, products=products, listed=examples.listed & products.keys())

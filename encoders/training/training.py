@@ -28,10 +28,12 @@ from encoders.training.measure import Catalogue, Encode, Measured, Vectors, cata
 from encoders.training.model_card import Evaluated, Measurement, ModelCard, Parent, licence_of
 from encoders.training.network import TrainableModel
 from encoders.training.objective import centred, contrast
-from encoders.training.pairs import Examples, OtherTraining, Seen, TrainingError
+from encoders.training.pairs import Examples, OtherTraining, Seen, TrainingError, sampled
 
 FEWEST_PAIRS: Final = 200
 FEWEST_PROBES: Final = 20
+MOST_PRODUCTS: Final = 20_000
+"""Among which is measured, and negatives are drawn: each evaluation encodes them all."""
 
 _SCALE_RATE: Final = 0.05  # of learning the temperature, each kind's own
 _FLOOR: Final = 0.01  # added to both sides of a ratio: of next to nothing twice as much is no more than noise
@@ -106,6 +108,7 @@ def train(
     remains, no memory on the device, a full disk, an architecture that isn't an encoder; ModelError.
     """
     _check(examples, out)
+    examples = sampled(examples, MOST_PRODUCTS, options.seed)
     began = time.monotonic()
     folder, name = locate(parent)
     recipe = read_recipe(folder, query_prefix=query_prefix, product_prefix=product_prefix)
@@ -399,6 +402,8 @@ class _Run:
 def _check(examples: Examples, out: Path) -> None:
     if out.exists():
         raise TrainingError(f"{out} exists: give --out the name of a folder that doesn't")
+    if not examples.listed:
+        raise TrainingError("no product is available: there is nothing to find")
     if len(examples.pairs) < FEWEST_PAIRS:
         raise TrainingError(
             f"there are {len(examples.pairs)} pairs to learn from, and fewer than {FEWEST_PAIRS} teach nothing: more "

@@ -209,6 +209,8 @@ def test_too_little_is_refused(chinese_bert: Path, tmp_path: Path) -> None:
         trained(chinese_bert, tmp_path / "tuned", of=_with(one, pairs=same))
     with pytest.raises(TrainingError, match="the test has 3 searches or orders to predict"):
         trained(chinese_bert, tmp_path / "tuned", of=_with(one, test=one.test[:3]))
+    with pytest.raises(TrainingError, match="no product is available"):
+        trained(chinese_bert, tmp_path / "tuned", of=_with(one, listed=frozenset()))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,7 @@ from encoders.training.augmentation import Augmentation
 from encoders.training.batches import Batches
 from encoders.training.measure import Catalogue, Score, measure
 from encoders.training.objective import contrast
-from encoders.training.pairs import Pair, Probe, Seen
+from encoders.training.pairs import Examples, Pair, Probe, Seen, sampled
 
 NOTHING_MASKED = torch.zeros(2, 3, dtype=torch.bool)
 
@@ -171,3 +171,15 @@ def test_ways_to_type_a_query() -> None:
     augmentation = Augmentation({"p": ["fell"]})
     others = {augmentation.of("walking boots", "p", chance) for _ in range(5000)}
     assert {"walking boots", "boots walking", "boots", "walking", "fell walking boots", "walkign boots"} <= others
+
+
+def test_of_a_large_catalogue_what_is_asked_for_is_kept_and_some_of_the_rest() -> None:
+    products = {f"p{i}": f"product {i}" for i in range(100)}
+    wanted = Probe(TextKind.PRODUCT, ("p2",), (1.0,), frozenset({"p3"}), frozenset({"p2"}), "eve", 1)
+    examples = Examples(products, [searched("boots", "p1")], [wanted], [], frozenset(products) - {"p4"})
+    assert sampled(examples, 100, seed=1) is examples
+    some = sampled(examples, 10, seed=1)
+    assert len(some.products) == 10
+    assert {"p1", "p2", "p3"} < some.products.keys()
+    assert some.listed == some.products.keys() - {"p4"}
+    assert some == sampled(examples, 10, seed=1) != sampled(examples, 10, seed=2)
