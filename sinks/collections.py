@@ -22,6 +22,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client import grpc as qdrant
 
@@ -218,6 +219,9 @@ async def read_generation(
         ) from error
 
 
+_NO_LANDMARKS = np.zeros((0, 0), np.int8)
+
+
 class Mean(NamedTuple):
     """The mean μ of the catalogue's unit vectors, which queries are centred by."""
 
@@ -226,6 +230,8 @@ class Mean(NamedTuple):
     """The number of products it was made from."""
     vector: Vector
     """[d] float32, not of unit length."""
+    landmarks: NDArray[np.int8] = _NO_LANDMARKS
+    """[m, d], m up to 256: what `sinks.support.landmarks_of` made with it; m is 0 where it was stored without."""
 
 
 async def read_mean(
@@ -242,7 +248,9 @@ async def read_mean(
     if stored is None:
         return None
     data = binascii.a2b_base64(stored["vector"].string_value, strict_mode=True)
-    return Mean(stored["version"].integer_value, stored["n"].integer_value, np.frombuffer(data, "<f4"))
+    vector = np.frombuffer(data, "<f4")
+    landmarks = np.frombuffer(binascii.a2b_base64(stored["landmarks"].string_value), np.int8)
+    return Mean(stored["version"].integer_value, stored["n"].integer_value, vector, landmarks.reshape(-1, len(vector)))
 
 
 async def write_mean(
@@ -265,7 +273,11 @@ async def write_mean(
     """
     if not np.isfinite(mean.vector).all():
         raise ValueError(f"the mean of {mean.n} products of generation {name!r} is not finite")
-    payload: Payload = {"n": mean.n, "vector": np.ascontiguousarray(mean.vector, "<f4").tobytes()}
+    payload: Payload = {
+        "n": mean.n,
+        "vector": np.ascontiguousarray(mean.vector, "<f4").tobytes(),
+        "landmarks": mean.landmarks.tobytes(),
+    }
     point = payload_point(_MEAN_POINT, mean.version, payload)
     (mine,) = await write(
         client,

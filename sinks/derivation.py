@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinks.ledgers import NOTHING, ProfileState, add_log_weights, total_log_weight
+from sinks.support import UNKNOWN_CATALOGUE, Support
 
 Vector = NDArray[np.float32]
 
@@ -97,10 +98,12 @@ def derive(
     mean: Vector,
     at: int,
     rules: DerivationRules,
+    support: Support = UNKNOWN_CATALOGUE,
 ) -> list[Taste]:
     """The tastes of many users at once. `products` holds the unit vector of each known product of their histories.
 
-    A key whose product isn't known is in nobody's interest yet, but its weight counts: shares are of all weight.
+    A key whose product isn't known is in nobody's interest yet, but its weight counts: shares are of all weight. A
+    query that the catalogue doesn't `support` counts less in the interests; `long` and `short` are of ledgers alone.
     """
     tastes: dict[int, Taste] = {}
     # Users of like many keys together, so that little of the padded buffer is padding.
@@ -108,7 +111,7 @@ def derive(
     for start in range(0, len(states), _USERS_AT_ONCE):
         rows = order[start : start + _USERS_AT_ONCE]
         chunk = [states[row] for row in rows]
-        for row, state, found in zip(rows, chunk, _interests(chunk, products, mean, rules), strict=True):
+        for row, state, found in zip(rows, chunk, _interests(chunk, products, mean, rules, support), strict=True):
             time = reading_time(state, at, rules)
             long = _taste(state, time, rules, short=False)
             tastes[row] = Taste(time, long, _taste(state, time, rules, short=True), found)
@@ -168,9 +171,13 @@ def _power(exponent: float) -> float:
 
 
 def _interests(
-    states: Sequence[ProfileState], products: Mapping[str, Vector], mean: Vector, rules: DerivationRules
+    states: Sequence[ProfileState],
+    products: Mapping[str, Vector],
+    mean: Vector,
+    rules: DerivationRules,
+    support: Support,
 ) -> list[tuple[Interest, ...]]:
-    found = [_known_keys(state, products) for state in states]
+    found = [_known_keys(state, products, support) for state in states]
     totals = [total_log_weight(ledger.weight_long for ledger in state) for state in states]
     widest = max((len(keys) for keys in found), default=0)
     if widest == 0:
@@ -195,7 +202,9 @@ def _interests(
     ]
 
 
-def _known_keys(state: ProfileState, products: Mapping[str, Vector]) -> list[tuple[str, float, Vector]]:
+def _known_keys(
+    state: ProfileState, products: Mapping[str, Vector], support: Support
+) -> list[tuple[str, float, Vector]]:
     """(key, log-weight, vector) of the strongest keys with a vector; a product in both ledgers is one key."""
     searches, purchases = state
     merged = dict(zip(purchases.keys, purchases.history["weight"].tolist(), strict=True))
@@ -204,8 +213,10 @@ def _known_keys(state: ProfileState, products: Mapping[str, Vector]) -> list[tup
     queries = searches.query_vectors
     known = []
     for key, weight in merged.items():
-        vector = queries[key].restored() if key in queries else products.get(key[1:])
-        if vector is not None:
+        query = queries.get(key)
+        if query is not None:
+            known.append((key, weight + math.log2(support.confidence(query)), query.restored()))
+        elif (vector := products.get(key[1:])) is not None:
             known.append((key, weight, vector))
     known.sort(key=_strongest_first)
     return known[:CLUSTERED_KEYS]

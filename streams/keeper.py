@@ -36,8 +36,8 @@ from sinks.retry import RetryPolicy
 from sinks.snapshot import RecentSnapshot
 from sinks.spelling import Vocabulary
 from sinks.statistics_store import RecentStatistics, StatisticsStore
+from sinks.support import Support
 from sinks.vocabulary import VocabularyStore
-from sinks.writes import new_version
 from streams.dead_letters import DeadLetter
 from streams.generations import group_of
 from streams.kafka import answered
@@ -137,7 +137,10 @@ class Keeper:
         """Reads what the generation has beside profiles and products."""
         self._updater.mean = np.zeros(self.generation.model.dimension, np.float32)
         await self.read_shared()
-        await self._renew_vocabulary(await self._products.count())  # generations made before have none
+        count = await self._products.count()  # of what generations made before have none
+        if self._mean is not None:
+            await self._renew_mean(count)
+        await self._renew_vocabulary(count)
 
     def derive(self, *, at_once: bool) -> None:
         """Whether what is written from now on is ready for readers, or is so after a `sweep`."""
@@ -195,16 +198,16 @@ class Keeper:
     async def read_mean(self) -> None:
         """Takes over the mean that is stored now."""
         mean = await read_mean(self._client, self.generation.name, replicated=self._replicated)
-        if mean is not None:
+        if mean is not None and (self._mean is None or mean.version != self._mean.version):
             self._mean = mean
             self._updater.mean = mean.vector.astype(np.float32)
+            self._updater.support = Support(mean.landmarks, self._updater.mean)
 
     async def _renew_mean(self, count: int) -> None:
         """Takes μ anew when the catalogue has grown enough. Of two that do, one wins; both are right."""
-        if self._mean is not None and count < GROWTH * self._mean.n:
+        if self._mean is not None and count < GROWTH * self._mean.n and len(self._mean.landmarks):
             return
-        vector, count = await catalogue_mean(self._products, len(self._updater.mean))
-        mean = Mean(new_version(), count, vector)
+        mean = await catalogue_mean(self._products, len(self._updater.mean))
         replaces = None if self._mean is None else self._mean.version
         await write_mean(self._client, self.generation.name, mean, replaces=replaces, replicated=self._replicated)
         await self.read_mean()

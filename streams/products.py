@@ -18,9 +18,12 @@ from encoders.client import EncoderClient, TextKind
 from encoders.text import clean
 from sinks.catalogue import UNSOURCED
 from sinks.catalogue import Product as StoredProduct
+from sinks.collections import Mean
 from sinks.derivation import Vector
 from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
+from sinks.support import landmarks_of
+from sinks.writes import new_version
 from streams.dead_letters import DeadLetter
 from streams.events import InvalidEvent, Product, check_key, decode_key, decode_product
 from streams.records import Record, dead_letter
@@ -129,10 +132,13 @@ class CatalogueUpdater:
         return ready
 
 
-async def catalogue_mean(products: ProductStore, dimension: int) -> tuple[Vector, int]:
-    """μ of the catalogue, float32 [d], and how many products it has now."""
+async def catalogue_mean(products: ProductStore, dimension: int) -> Mean:
+    """μ and the landmarks of the catalogue as it is now."""
     count, vectors = await asyncio.gather(products.count(), products.sample_vectors(SAMPLE))
-    return mean_of(vectors) if len(vectors) else np.zeros(dimension, np.float32), count
+    if not len(vectors):
+        return Mean(new_version(), count, np.zeros(dimension, np.float32), np.zeros((0, dimension), np.int8))
+    mean = mean_of(vectors)
+    return Mean(new_version(), count, mean, landmarks_of(vectors, mean))
 
 
 def mean_of(vectors: Vector) -> Vector:

@@ -35,6 +35,7 @@ from sinks.ranking import RankingRules, texts_of
 from sinks.recommendation import Recommendation, recommend
 from sinks.snapshot import CatalogueSnapshot
 from sinks.statistics import NO_STATISTICS
+from sinks.support import UNKNOWN_CATALOGUE
 from sinks.writes import Write, new_version
 from streams.dead_letters import DeadLetter
 from streams.events import InvalidEvent, Purchase, Search, check_key, decode_purchase, decode_search
@@ -156,6 +157,7 @@ class Updater:
         self._in_flight = asyncio.Semaphore(writes_in_flight)
         self._clock = clock
         self.mean: Vector = np.zeros(0, np.float32)
+        self.support = UNKNOWN_CATALOGUE
         self.statistics = NO_STATISTICS
         self.derives = True
         """Whether what is written is ready for readers. Where it isn't, all that is derived is put off, and due."""
@@ -277,7 +279,7 @@ class Updater:
             return []
         if not derives:
             return [self._write(id_, held[id_], states[id_], _UNDERIVED, {}, UNDERIVED, None, None) for id_ in changed]
-        tastes = derive([states[id_] for id_ in changed], known, self.mean, now, self._derivation)
+        tastes = derive([states[id_] for id_ in changed], known, self.mean, now, self._derivation, self.support)
         anew = [row for row, plan in enumerate(plans) if plan.derive_now]
         found = await recommend(
             self._catalogue,

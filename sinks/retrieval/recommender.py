@@ -354,7 +354,7 @@ class AsyncRecommender:
     async def _tastes(self, serving: Serving, states: Sequence[ProfileState], moment: int) -> list[Taste]:
         products = await serving.catalogue.get(_product_ids(states))
         vectors = {product_id: product.vector for product_id, product in products.items() if product.vector is not None}
-        return derive(states, vectors, serving.mean, moment, serving.rules)
+        return derive(states, vectors, serving.mean, moment, serving.rules, serving.support)
 
     async def _query(self, text: str, serving: Serving) -> Query:
         if self._encode_query is None:

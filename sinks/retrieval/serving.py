@@ -21,6 +21,7 @@ from sinks.retrieval.answers import MismatchedReader, NothingServed
 from sinks.retry import PermanentSinkError, RetryPolicy
 from sinks.snapshot import RecentSnapshot
 from sinks.statistics_store import RecentStatistics, StatisticsStore
+from sinks.support import UNKNOWN_CATALOGUE, Support
 from sinks.vocabulary import RecentVocabulary, VocabularyStore
 
 SERVING_SECONDS: Final = 30.0
@@ -38,6 +39,8 @@ class Serving(NamedTuple):
     vocabulary: RecentVocabulary
     changes: CatalogueChanges
     mean: Vector
+    support: Support
+    mean_version: int  # of `mean` and `support`; 0 where there is no mean yet
     as_of: float
 
 
@@ -118,8 +121,12 @@ class Served:
             )
         mean = await read_mean(self._client, name, retry=self._retry)
         vector = np.zeros(generation.model.dimension, np.float32) if mean is None else mean.vector
+        version = 0 if mean is None else mean.version
+        if before is not None and before.generation == generation and before.mean_version == version:
+            return before._replace(as_of=time.monotonic())
+        support = UNKNOWN_CATALOGUE if mean is None else Support(mean.landmarks, vector)
         if before is not None and before.generation == generation:
-            return before._replace(mean=vector, as_of=time.monotonic())
+            return before._replace(mean=vector, support=support, mean_version=version, as_of=time.monotonic())
         collection = products_collection(name)
         return Serving(
             generation,
@@ -130,6 +137,8 @@ class Served:
             RecentVocabulary(VocabularyStore(self._client, name, retry=self._retry)),
             CatalogueChanges(self._client, name, retry=self._retry),
             vector,
+            support,
+            version,
             time.monotonic(),
         )
 

@@ -12,6 +12,7 @@ from sinks.catalogue import Nearby, Product
 from sinks.derivation import Vector
 from sinks.snapshot import CatalogueSnapshot
 from sinks.spelling import Vocabulary
+from sinks.support import LANDMARKS, Support, landmarks_of
 from sinks.words import Words, product_words, query_words
 from streams.products import mean_of
 
@@ -25,7 +26,10 @@ class MemoryCatalogue:
         self.vectors: Mapping[str, Vector] = {
             product_id: product.vector for product_id, product in self.products.items() if product.vector is not None
         }
-        self.mean = mean_of(np.stack([*self.vectors.values()]))
+        vectors = np.stack([*self.vectors.values()])
+        self.mean = mean_of(vectors)
+        drawn = np.random.default_rng(1).permutation(len(vectors))[:LANDMARKS]
+        self.support = Support(landmarks_of(vectors[drawn], self.mean), self.mean)
         self.vocabulary = Vocabulary.of(product.text for product in products)
         shown = [product for product in self.products.values() if product.available]
         self._holders: dict[int, dict[str, float]] = defaultdict(dict)

@@ -76,4 +76,4 @@ class History:
 
     def tastes(self, states: Sequence[ProfileState], at: int) -> list[Taste]:
         catalogue = self.shop.catalogue
-        return derive(states, catalogue.vectors, catalogue.mean, at, self._derivation)
+        return derive(states, catalogue.vectors, catalogue.mean, at, self._derivation, catalogue.support)

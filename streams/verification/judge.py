@@ -25,6 +25,7 @@ from sinks.identity import PointIds
 from sinks.ledgers import Ledger, ProfileState, decode_state
 from sinks.points import StoredProfile
 from sinks.profiles import Held, held_of
+from sinks.support import UNKNOWN_CATALOGUE, Support
 from streams.generations import as_folded, connected
 from streams.partition_reader import PartitionReader
 from streams.profiles import FoldRules
@@ -131,6 +132,7 @@ async def _verify(settings: Settings, sample: int | None, report: Callable[[Prog
             encoder=encoder,
             ids=ids,
             mean=np.zeros(generation.model.dimension, np.float32) if mean is None else mean.vector,
+            support=UNKNOWN_CATALOGUE if mean is None else Support(mean.landmarks, mean.vector),
             report=report,
         )
         return await judge.run(sample)
@@ -199,6 +201,7 @@ class _Judge:
         encoder: EncoderClient,
         ids: PointIds,
         mean: Vector,
+        support: Support,
         report: Callable[[Progress], None],
     ) -> None:
         """`settings.profiles` are those of the generation."""
@@ -208,6 +211,7 @@ class _Judge:
         self._encoder = encoder
         self._ids = ids
         self._mean = mean.astype(np.float32)
+        self._support = support
         self._report = report
         self._topics = topics
         self._rules, self._weights = fold_rules(settings), weights(settings)
@@ -402,8 +406,8 @@ class _Judge:
             wanted |= state.pending
         products = await self._catalogue.get(wanted)
         vectors = {id_: product.vector for id_, product in products.items() if product.vector is not None}
-        now = derive(states, vectors, self._mean, time.time_ns() // 1_000_000, self._derivation)
-        newest = derive(states, vectors, self._mean, 0, self._derivation)
+        now = derive(states, vectors, self._mean, time.time_ns() // 1_000_000, self._derivation, self._support)
+        newest = derive(states, vectors, self._mean, 0, self._derivation, self._support)
         for profile, state, taste, first in zip(profiles, states, now, newest, strict=True):
             for what in compare_readers_view(profile, state, taste, first, self._refresh, self._derivation):
                 self._found.add(profile.id, what)

@@ -186,8 +186,12 @@ async def test_the_mean_is_replaced_only_by_who_has_read_it(client: AsyncQdrantC
     assert await read_mean(client, "mean") is None
 
     first = Mean(new_version(), 100, np.array([0.5, -0.25, 0, 0, 0, 0, 0, 1e-7], np.float32))
-    second = Mean(new_version(), 200, first.vector * 2)
+    landmarks = np.array([[1, -127, 0, 0, 0, 0, 0, 0], [0, 0, 127, 5, 0, 0, 0, 0]], np.int8)
+    second = Mean(new_version(), 200, first.vector * 2, landmarks)
     assert await write_mean(client, "mean", first, replaces=None)
+    stored = await read_mean(client, "mean")
+    assert stored is not None
+    assert stored.landmarks.shape == (0, 8)
     assert not await write_mean(client, "mean", second, replaces=None)
     assert await write_mean(client, "mean", second, replaces=first.version)
 
@@ -196,6 +200,8 @@ async def test_the_mean_is_replaced_only_by_who_has_read_it(client: AsyncQdrantC
     assert stored[:2] == second[:2]
     np.testing.assert_array_equal(stored.vector, second.vector)
     assert stored.vector.dtype == np.float32
+    np.testing.assert_array_equal(stored.landmarks, landmarks)
+    assert stored.landmarks.dtype == np.int8
 
 
 async def test_a_mean_that_is_not_finite_is_refused(client: AsyncQdrantClient) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sinks.derivation import DerivationRules, Taste, centred, centring, derive, reading_time
 from sinks.ledgers import Ledger, ProfileState
+from sinks.support import Support, landmarks_of
 from streams.profiles import Contribution, FoldEvent, FoldRules, fold
 
 DAY, HOUR = 86_400_000, 3_600_000
@@ -112,6 +113,29 @@ def test_no_more_interests_than_the_rules_allow():
     state = bought(*((f"p{n}", 6.0 - n, START, unit[n]) for n in range(6)))
     (taste,) = derive([state], {str(n): unit[n] for n in range(6)}, np.zeros(6, np.float32), START, RULES)
     assert [interest.keys for interest in taste.interests] == [("p0",), ("p1",), ("p2",), ("p3",)]
+
+
+def test_a_query_that_the_catalogue_does_not_support_counts_less_in_the_interests_and_only_there():
+    products = np.zeros((64, 3), np.float32)
+    products[:, :2] = [(math.cos(0.1 * n), math.sin(0.1 * n)) for n in range(64)]
+    support = Support(landmarks_of(products, NO_MEAN), NO_MEAN)
+    state = ProfileState(
+        a_ledger(("qunheard", 1.0, START, Z), ("qknown", 1.0, START, X)), a_ledger(("pB", 2.0, START, Y))
+    )
+    (without,) = derive([state], {"B": Y}, NO_MEAN, START, RULES)
+    (taste,) = derive([state], {"B": Y}, NO_MEAN, START, RULES, support)
+    assert [(one.keys, round(one.share, 9)) for one in without.interests] == [
+        (("pB",), 0.5),
+        (("qknown",), 0.25),
+        (("qunheard",), 0.25),
+    ]
+    assert [(one.keys, round(one.share, 9)) for one in taste.interests] == [
+        (("pB",), 0.5),
+        (("qknown",), 0.25),
+        (("qunheard",), 0.0125),
+    ]
+    for vector, other in ((taste.long, without.long), (taste.short, without.short)):
+        np.testing.assert_array_equal(vector, other)
 
 
 def test_a_product_in_both_ledgers_is_one_key():

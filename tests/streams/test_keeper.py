@@ -7,15 +7,17 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
 from services import running_qdrant
 
 from encoders.testing import WordHashEncoder
-from sinks.collections import Generation, Model, Source, open_generation
+from sinks.collections import Generation, Mean, Model, Source, open_generation, read_mean, write_mean
 from sinks.connection import connect
 from sinks.identity import PointIds
 from sinks.vocabulary import VocabularyStore
+from sinks.writes import new_version
 from streams.generations import group_of
 from streams.groups import set_offsets
 from streams.kafka import connect_admin
@@ -133,3 +135,28 @@ async def test_the_vocabulary_follows_the_catalogue_as_it_grows(shop: Settings, 
     assert await announce(first, "red boots", "red shoes", "red socks", "red hats", "red tents") == five
     assert await announce(first, "blue mugs") == five, "grown by less than a quarter"
     assert (await announce(await keeper(), "green cups")).keys() - five.keys() == {"blue", "mugs", "green", "cups"}
+
+
+async def test_a_generation_made_before_there_were_landmarks_gets_them_when_a_worker_starts(
+    shop: Settings, client: AsyncQdrantClient
+) -> None:
+    sources = await sources_now(shop, ensure_topics(shop))
+    generation = await opened(client, "without", sources)
+    topic, id_ = shop.topics.products, sources["products"].id
+    records = [
+        Record(topic, id_, 0, n, 1, b"%d" % n, json.dumps({"product_id": str(n), "title": f"thing {n}"}).encode())
+        for n in range(65)
+    ]
+    keeper = Keeper(shop, generation, client=client, encoder=WordHashEncoder(64), ids=IDS)
+    await keeper.start()
+    await keeper.apply_products(await keeper.prepare_products(records))
+    mean = await read_mean(client, "without")
+    assert mean is not None
+    assert mean.landmarks.shape == (65, 64)
+
+    bare = Mean(new_version(), 65, mean.vector)
+    assert await write_mean(client, "without", bare, replaces=mean.version)
+    await Keeper(shop, generation, client=client, encoder=WordHashEncoder(64), ids=IDS).start()
+    again = await read_mean(client, "without")
+    assert again is not None
+    np.testing.assert_array_equal(again.landmarks, mean.landmarks)
