@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -56,7 +56,7 @@ def judged(settings: Settings, candidate: Settings, generation: Generation, repo
     generation's model is not on this machine, HistoryGone, KafkaUnreachable and EncoderError.
     """
     from streams.generations import as_folded
-    from streams.rollout.judgement import NEWEST_EVENTS, judge, kept, nothing_concluded, tells_anything
+    from streams.rollout.judgement import NEWEST_EVENTS, cut_of, judge, kept, nothing_concluded, tells_anything
     from streams.training.topics import extent_now, read_history
 
     model = described(candidate)
@@ -75,7 +75,18 @@ def judged(settings: Settings, candidate: Settings, generation: Generation, repo
     report("encoding texts by the new model", 0, 1)
     both = before, encoded(candidate, shop)
     folded = as_folded(settings, generation)
-    return asyncio.run(judge(shop, both, identities, extent.topics, folded, report))
+    cut = max(cut_of(shop), _learned_nothing_since(model.source, extent.topics))
+    return asyncio.run(judge(shop, both, identities, extent.topics, folded, report, cut=cut))
+
+
+def _learned_nothing_since(source: str, topics: Mapping[str, str]) -> int:
+    """Event time, ms, from which on these topics gave the model nothing, as its card says; 0 where it says nothing."""
+    from encoders.recipe import locate
+    from encoders.training.model_card import read_card
+
+    card = read_card(locate(source)[0])
+    since = card.data.get("test_from_ms") if card is not None and card.data.get("topics") == topics else None
+    return since if isinstance(since, int) else 0
 
 
 @contextmanager

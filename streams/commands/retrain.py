@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -11,6 +10,7 @@ import msgspec
 
 from streams.commands.options import as_json, with_settings
 from streams.commands.stages import stages
+from streams.commands.tuning import Tune
 from streams.settings import Duration, Settings
 
 if TYPE_CHECKING:
@@ -43,11 +43,12 @@ class Interval(click.ParamType):
 @click.command("retrain")
 @click.option("--every", type=Interval(), help="Again and again, such as 7d; else once.")
 @click.option("--force", is_flag=True, help="Even if nothing has drifted; a worse model is refused all the same.")
-@click.option("--tune", metavar="head|top-N|lora|full", help="As in `afterglow train`, like the next four.")
+@click.option("--tune", type=Tune(), help="As in `afterglow train`, like the next four.")
 @click.option("--steps", type=click.IntRange(min=1))
 @click.option("--batch", type=click.IntRange(min=2))
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True))
 @click.option("--seed", type=click.IntRange(min=0))
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="Of training, on a CPU.  [default: every core]")
 @as_json
 @with_settings
 def command(
@@ -55,6 +56,7 @@ def command(
     /,
     every: float | None,
     force: bool,
+    threads: int,
     as_json: bool,
     **options: str | int | float | None,
 ) -> None:
@@ -73,25 +75,24 @@ def command(
     from streams.rollout.models_folder import ModelsFolder
 
     models = ModelsFolder(settings.data_dir / "models")
-    asked = Asked(force, {name: value for name, value in options.items() if value is not None})
-    with models.held():
-        if every is None:
-            _tell(_run(settings, models, asked), as_json=as_json)
-            return
-        _wait(_due_in(models, every))
-        while True:
-            try:
-                outcome = _run(settings, models, asked)
-            except Exception as error:
-                outcome = _failed(error)
-            _tell(outcome, as_json=as_json)
-            _wait(min(every, _AGAIN_SECONDS) if outcome.outcome == "failed" else every)
+    asked = Asked(force, threads, {name: value for name, value in options.items() if value is not None})
+    if every is None:
+        _tell(_run(settings, models, asked), as_json=as_json)
+        return
+    _wait(_due_in(models, every))
+    while True:
+        try:
+            outcome = _run(settings, models, asked)
+        except Exception as error:
+            outcome = _failed(error)
+        _tell(outcome, as_json=as_json)
+        _wait(min(every, _AGAIN_SECONDS) if outcome.outcome == "failed" else every)
 
 
 def _run(settings: Settings, models: ModelsFolder, asked: Asked) -> Outcome:
     from streams.commands.retraining import retrain
 
-    with stages() as report:
+    with models.held(), stages() as report:
         return retrain(settings, models, asked, report)
 
 
@@ -111,7 +112,8 @@ def _due_in(models: ModelsFolder, every: float) -> float:
 
 
 def _wait(seconds: float) -> None:
-    with suppress(OverflowError):
+    if seconds > 0:
+        click.echo(f"the next run is in {Duration(round(seconds / 60) * 60_000)}", err=True)
         time.sleep(seconds)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from sinks.collections import Generation
 from streams.commands.judging import described, encoded, encoding_as, in_service
 from streams.commands.own_encoder import encoding_with
 from streams.commands.replay import replay
+from streams.commands.tuning import half_precision, use_threads
 from streams.generations import as_folded
 from streams.models import found_here
 from streams.rollout.drift import Drift, Windows, drift, reasons
@@ -60,6 +60,7 @@ class Asked(NamedTuple):
     """What the command was asked for."""
 
     force: bool  # whether or not anything has drifted
+    threads: int  # of training, on a CPU; 0: every core
     options: Mapping[str, str | int | float | bool]  # of the training, beside its defaults
 
 
@@ -95,7 +96,7 @@ def retrain(settings: Settings, models: ModelsFolder, asked: Asked, report: Repo
             return decided
         task, shop = decided
         models.begin(task)
-    return _carried_out(settings, models, task, shop, generation, report, began)
+    return _carried_out(settings, models, task, shop, generation, asked.threads, report, began)
 
 
 def _decided(
@@ -121,6 +122,7 @@ def _decided(
     if not why:
         return outcome_of("kept", f"nothing has drifted: {_drift_in_words(found)}", generation.name, drift=found)
     before = [ts for ts in times if ts < windows.now]
+    half = half_precision("auto", settings.encoder.device)
     task = Task(
         name=time.strftime("%Y%m%d-%H%M%S", time.gmtime()),
         began_at=time.time_ns() // 1_000_000,
@@ -131,7 +133,7 @@ def _decided(
         extent=extent,
         cut=windows.now,
         validation_from=before[-max(1, round(_VALIDATION * len(before)))],
-        options=msgspec.structs.asdict(Options(**asked.options)),  # type: ignore[arg-type]
+        options=msgspec.structs.asdict(Options(**asked.options, half=half)),  # type: ignore[arg-type]
     )
     if too_little := _too_little(_examples(settings, task, shop)):
         return outcome_of("too little", too_little, generation.name, drift=found)
@@ -144,13 +146,21 @@ def _carried_out(
     task: Task,
     shop: Shop,
     generation: Generation,
+    threads: int,
     report: Report,
     began: float,
 ) -> Outcome:
     """Steps 3 to 6."""
+    from encoders.training.pairs import TrainingError
+
     folder = models.path(task.name)
     if not folder.exists():
-        _train(settings, task, shop, generation, folder, report)
+        try:
+            use_threads(threads)
+            _train(settings, task, shop, generation, folder, report)
+        except (TrainingError, ModelError):  # it would fail again; a full disk wouldn't
+            models.abandon(task)
+            raise
     prefixed = _prefixed(settings, generation)
     with encoding_with(prefixed, str(folder)) as candidate:
         judgement = _judgement(settings, candidate, task, shop, generation, folder, report)
@@ -204,8 +214,6 @@ def _tidied(settings: Settings, models: ModelsFolder, outcome: Outcome, began: f
 
 def _train(settings: Settings, task: Task, shop: Shop, generation: Generation, folder: Path, report: Report) -> None:
     """Step 3: from the model in service, by the task alone, so that a killed one goes on."""
-    import torch
-
     from encoders.training.training import Options, train
 
     found = found_here(settings, generation.model)
@@ -215,7 +223,6 @@ def _train(settings: Settings, task: Task, shop: Shop, generation: Generation, f
             "set encoder.model to where it is"
         )
     report("mining pairs", 0, 1)
-    torch.set_num_threads(settings.encoder.threads or os.cpu_count() or 1)
     train(
         _examples(settings, task, shop),
         found.source,
@@ -274,6 +281,8 @@ def _judgement(
 
 def _refusal(judgement: Judgement) -> str:
     """Why a new model is not rolled out; empty where it is."""
+    if judgement.identity == judgement.against:
+        return "training found nothing better than the model in service"
     if judgement.worse:
         return f"the new model is worse. {'; '.join(map(in_words, judgement.worse))}"
     if not judgement.measures:
