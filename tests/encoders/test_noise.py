@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from encoders.noise import WANTED, Assessment, Reason, assess
 
 DATA = Path(os.environ.get("AFTERGLOW_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-LABELS = Path(__file__).with_name("labelled_searches.txt")
 
 
 @pytest.mark.parametrize(
@@ -151,24 +150,58 @@ def test_white_space_around_it_changes_nothing(query: str, space: str) -> None:
     assert assess(space + query + space) == assess(query)
 
 
-@pytest.mark.skipif(not (DATA / "shop-searches").is_dir(), reason=f"needs the real data, which is not at {DATA}")
-@pytest.mark.parametrize(("half", "held_out"), [(0, False), (1, True)])
-def test_real_searches_are_told_apart_as_a_careful_person_does(half: int, held_out: bool) -> None:
-    """Rules were written with one half of the labels, and judged by the other, held out: both .9 at least.
-
-    A label stands under the hash of its query, so that no real data is in the repository. Of 4,519 different queries
-    100 were drawn by chance and 100 among the suspicious: long, without vowels or letters, joined, of many digits.
-    """
-    labels = dict(line.split() for line in LABELS.read_text().splitlines())
+@pytest.fixture(scope="module")
+def real_searches() -> dict[str, str]:
+    """By the hash that stands for each in a file of labels, so that no real data is in the repository."""
+    if not (DATA / "shop-searches").is_dir():
+        pytest.skip(f"needs the real data, which is not at {DATA}")
     queries: set[str] = set()
     for folder in ("shop-searches", "game-searches"):
         with gzip.open(DATA / folder / "searches.jsonl.gz", "rt", encoding="utf-8") as lines:
             queries.update(json.loads(line)["query"] for line in lines)
-    hashes = {blake2b(query.encode(), digest_size=8).hexdigest(): query for query in queries}
-    assert labels.keys() <= hashes.keys()
-    mine = {hashes[key]: label == "noise" for key, label in labels.items() if int(key, 16) % 2 == half}
-    flagged = {query for query in mine if assess(query).confidence < 0.5}
-    noise = {query for query, is_noise in mine.items() if is_noise}
-    assert (len(mine), len(noise)) == ((109, 42) if held_out else (91, 19))
-    assert len(flagged & noise) >= 0.9 * len(flagged), f"not noise: {sorted(flagged - noise)}"
-    assert len(flagged & noise) >= 0.9 * len(noise), f"noise: {sorted(noise - flagged)}"
+    return {blake2b(query.encode(), digest_size=8).hexdigest(): query for query in queries}
+
+
+def labelled(file: str, real_searches: dict[str, str]) -> dict[str, bool]:
+    """Whether each query, by its hash, is noise. All of them are there."""
+    labels = dict(line.split() for line in Path(__file__).with_name(file).read_text().splitlines())
+    assert labels.keys() <= real_searches.keys()
+    return {key: label == "noise" for key, label in labels.items()}
+
+
+def mistaken(labels: dict[str, bool], real_searches: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Queries taken for noise that are none, and noise that isn't."""
+    taken = {key for key in labels if assess(real_searches[key]).confidence < 0.5}
+    wrong = [real_searches[key] for key in taken if not labels[key]]
+    missed = [real_searches[key] for key, is_noise in labels.items() if is_noise and key not in taken]
+    return sorted(wrong), sorted(missed)
+
+
+@pytest.mark.parametrize(("half", "of", "noise"), [(0, 91, 19), (1, 109, 42)])
+def test_real_searches_are_told_apart_as_a_careful_person_does(
+    half: int, of: int, noise: int, real_searches: dict[str, str]
+) -> None:
+    """Rules were written with one half of the labels, and judged by the other, held out: both .9 at least.
+
+    Of 4,519 different queries 100 were drawn by chance and 100 among the suspicious: long, without vowels or letters,
+    joined, of many digits.
+    """
+    labels = labelled("labelled_searches.txt", real_searches)
+    mine = {key: is_noise for key, is_noise in labels.items() if int(key, 16) % 2 == half}
+    assert (len(mine), sum(mine.values())) == (of, noise)
+    wrong, missed = mistaken(mine, real_searches)
+    assert len(wrong) <= 0.1 * (noise - len(missed)), wrong
+    assert len(missed) <= 0.1 * noise, missed
+
+
+def test_of_the_doubtful_searches_none_is_taken_for_noise_that_is_none(real_searches: dict[str, str]) -> None:
+    """Read after the rules were written: all that they take for noise, and all that anything speaks against: words that
+    neither 48,000 electronics have nor are like one that they have, odd characters, digits, joints, lengths. (85 of 349
+    are among the 200 above.) What they miss says something else than what is wanted, as "return policy", or nothing, as
+    "in": there is no telling by form.
+    """
+    labels = labelled("doubtful_searches.txt", real_searches)
+    assert (len(labels), sum(labels.values())) == (264, 18)
+    wrong, missed = mistaken(labels, real_searches)
+    assert wrong == []
+    assert len(missed) <= 6, missed
