@@ -41,6 +41,9 @@ def test_the_examples_of_the_readme_and_the_collections_work(tmp_path: Path) -> 
         assert "Leather walking boots" in read
         assert "Two-person tent" in read
 
+        found = afterglow_json(data, "search", "walkng boots")
+        assert (found["read_as"], found["items"][0]["title"]) == ("walking boots", "Leather walking boots")
+
         shell = "\n".join(blocks("docs/collections.md", "sh"))
         if shutil.which("openssl"):
             printed = subprocess.run(["sh", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=True)
