@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from encoders.recipe import weight_files
@@ -58,7 +59,11 @@ def names_of(parent: Path) -> set[str] | None:
     files = weight_files(parent)
     if any(path.suffix != ".safetensors" for path in files):
         return None
-    return {name for path in files for name in load_file(path)}
+    names: set[str] = set()
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            names.update(file.keys())
+    return names
 
 
 def _is_other(name: str, left_out: set[str]) -> bool:
