@@ -29,6 +29,11 @@ class Merger(Generic[Event]):
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def full(self) -> bool:
+        """Whether more waits than may wait."""
+        return self._size > self._capacity
+
     def put(self, partition: object, ts: int, event: Event) -> None:
         queue = self._waiting[partition]
         queue.append((ts, event))
@@ -37,9 +42,11 @@ class Merger(Generic[Event]):
             self._push(partition, ts)
 
     def take(self, behind: frozenset[object]) -> Iterator[tuple[int, Event]]:
-        """What may go on now, with its time. `behind` are the partitions of which more is there to be read."""
+        """What may go on now, with its time. `behind` are the partitions of which more is there to be read, or is to be
+        expected.
+        """
         waited_for = {partition for partition in behind if not self._waiting[partition]}
-        while self._heads and (not waited_for or self._size > self._capacity):
+        while self._heads and (not waited_for or self.full):
             _, _, partition = heapq.heappop(self._heads)
             queue = self._waiting[partition]
             earliest = queue.popleft()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
@@ -21,6 +22,10 @@ from streams.topics import Topic, TopicPartition
 
 _AT_ONCE: Final = 5000
 _POLL_SECONDS: Final = 0.25
+_SETTLED_SECONDS: Final = 1.0
+"""For so long after its last record it is waited for a partition's next, or a history that is being sent would be
+merged as it arrives: some partitions' next minutes before others' last days.
+"""
 
 
 class Bought(NamedTuple):
@@ -72,6 +77,7 @@ class EventReader:
         self._taken = dict(offsets)  # where each partition goes on after what was taken
         self._committed: dict[TopicPartition, int] = {}
         self._caught_up: set[TopicPartition] = set()
+        self._came: dict[TopicPartition, float] = {}  # when each partition's last event came
         self._merger: Merger[tuple[TopicPartition, int, Seen | None]] = Merger()
         self._consumer = Consumer(
             {
@@ -101,14 +107,23 @@ class EventReader:
     def read(self) -> Iterator[tuple[int, Seen]]:
         """What has come, with its time (ms); waits a moment for it. Raises KafkaException where Kafka refuses.
 
-        Of products it comes as it is read: a catalogue is true of all that happened.
+        Reads on until nothing more is there, for a second at least where it keeps coming: only then is it known what
+        comes first. Of products it comes as it is read: a catalogue is true of all that happened.
         """
-        for message in self._consumer.consume(_AT_ONCE, _POLL_SECONDS):
-            if message.topic() != self._names.products or message.error() is not None:
-                self._put(message)
-            elif (related := self._related(message)) is not None:
-                yield message.timestamp()[1], related
-        behind = frozenset(self._next) - self._caught_up
+        began = time.monotonic()
+        messages = self._consumer.consume(_AT_ONCE, _POLL_SECONDS)
+        while messages:
+            for message in messages:
+                if message.topic() != self._names.products or message.error() is not None:
+                    self._put(message)
+                elif (related := self._related(message)) is not None:
+                    yield message.timestamp()[1], related
+            long = time.monotonic() - began > _SETTLED_SECONDS
+            if self._merger.full or (long and len(messages) < _AT_ONCE):
+                break
+            messages = self._consumer.consume(_AT_ONCE, _POLL_SECONDS)
+        lately = time.monotonic() - _SETTLED_SECONDS
+        behind = (self._next.keys() - self._caught_up) | {at for at, came in self._came.items() if came > lately}
         for ts, (at, offset, seen) in self._merger.take(frozenset(behind)):
             self._taken[at] = offset + 1
             if seen is not None:
@@ -152,6 +167,7 @@ class EventReader:
                 raise KafkaException(error)
             return
         at, offset = self._count(message)
+        self._came[at] = time.monotonic()
         ts, seen = self._understood(at[0], message.value(), message.timestamp()[1])
         self._merger.put(at, ts, (at, offset, seen))
 

@@ -76,3 +76,12 @@ def test_whatever_the_turns_of_the_partitions_all_goes_on_once_and_in_order(
             merger.put(partition, ts, (partition, ts))
         came += [ts for ts, _ in merger.take(frozenset(unread))]
     assert came == sorted(ts for one in times for ts in one)
+
+
+def test_more_than_may_wait_is_said() -> None:
+    merger = merger_of(("a", 1), ("a", 2), capacity=2)
+    assert not merger.full
+    merger.put("a", 3, "a3")
+    assert merger.full
+    assert taken(merger, "b") == ["a1"]
+    assert not merger.full
