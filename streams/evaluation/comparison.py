@@ -31,7 +31,7 @@ DECIDING: Final[Mapping[str, Mapping[bool, Sequence[str]]]] = {
         True: ("recall_new_in_new_only_list", LONG_TAIL),
     },
     NEXT_CLICK: {False: ("mrr",), True: ("mrr",)},
-    QUERY: {False: ("mrr",), True: ("mrr", UNSEEN, LONG_TAIL)},
+    QUERY: {False: ("mrr", UNSEEN), True: ("mrr", UNSEEN, LONG_TAIL)},
 }
 """What a model is judged by: of each kind of task, measures of it as it is served, and (True) of its texts alone. Those
 are its own work: as it is served, what is known across users hides much of what it does.
