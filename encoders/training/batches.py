@@ -61,14 +61,15 @@ class Batches:
         self.steps_a_pass = max(1, len(pairs) // self._size)
 
     def at(self, step: int, hard: Mapping[str, Sequence[str]]) -> Batch:
-        """The batch of a step, counted from 0. `hard` has, by query or product, what is near it."""
+        """The batch of a step, counted from 0. `hard` has, by query, what is near it."""
         passed, place = divmod(step, self.steps_a_pass)
         order = np.random.default_rng((self._seed, 1, passed)).permutation(len(self._pairs))
         rows = order[place * self._size : (place + 1) * self._size]
         chance = np.random.default_rng((self._seed, 2, step))
         pairs = [self._pairs[row] for row in rows]
         lefts = [self._some(pair, chance) for pair in pairs]
-        negatives = [product_id for of in lefts for product_id in hard.get(of[0], ())]
+        asked = [pair.lefts[0] for pair in pairs if pair.kind is TextKind.QUERY]
+        negatives = [product_id for query in asked for product_id in hard.get(query, ())]
         drawn = chance.integers(0, len(self._product_ids), self._random_negatives)
         products = list(
             dict.fromkeys([*(pair.right for pair in pairs), *negatives, *(self._product_ids[row] for row in drawn)])

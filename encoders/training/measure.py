@@ -23,6 +23,9 @@ Encode: TypeAlias = Callable[[Sequence[str], TextKind], Vectors]
 DEPTH: Final = 20
 """Of the lists whose recall is taken."""
 
+UNLISTED: Final = -2.0
+"""The score of what may not be listed: below every cosine."""
+
 _SHRINKAGE: Final = 16  # as the catalogue's mean is taken when serving: Σ v / (n + 16)
 _AT_ONCE: Final = 256
 
@@ -67,9 +70,9 @@ class Catalogue:
         self.listed = np.array([product_id in listed for product_id in product_ids])
 
     def scores(self, asked: Vectors) -> Vectors:
-        """Cosines [m, n] to unit vectors [m, d] that are not centred yet; -2 for what may not be listed."""
+        """Cosines [m, n] to unit vectors [m, d] that are not centred yet; `UNLISTED` for what may not be listed."""
         scores: Vectors = centre(asked, self.mean) @ self.centred.T
-        scores[:, ~self.listed] = -2.0
+        scores[:, ~self.listed] = UNLISTED
         return scores
 
 
@@ -111,7 +114,9 @@ def _measure(catalogue: Catalogue, encode: Encode, probes: Sequence[Probe], seen
             vectors[probe.lefts[0]] if probe.kind is TextKind.QUERY else _profile(catalogue, probe) for probe in chunk
         ]
         for probe, scores in zip(chunk, catalogue.scores(np.stack(asked)), strict=True):
-            scores[[catalogue.rows[product_id] for product_id in probe.hidden if product_id in catalogue.rows]] = -2.0
+            scores[[catalogue.rows[product_id] for product_id in probe.hidden if product_id in catalogue.rows]] = (
+                UNLISTED
+            )
             for group, wanted in _groups(probe, seen).items():
                 rows = [catalogue.rows[product_id] for product_id in wanted if product_id in catalogue.rows]
                 found.setdefault(group, []).append(_judged(scores, rows))
@@ -140,6 +145,6 @@ def _groups(probe: Probe, seen: Seen) -> dict[str, frozenset[str]]:
 
 def _judged(scores: Vectors, wanted: Sequence[int]) -> tuple[float, float]:
     """Recall at 20 and reciprocal rank; a tie is lost."""
-    ranks = [int((scores >= scores[row]).sum()) for row in wanted if scores[row] > -2.0]
+    ranks = [int((scores >= scores[row]).sum()) for row in wanted if scores[row] > UNLISTED]
     hits = sum(rank <= DEPTH for rank in ranks)
     return hits / max(1, min(DEPTH, len(wanted))), 1.0 / min(ranks) if ranks else 0.0

@@ -24,7 +24,7 @@ from encoders.training.augmentation import Augmentation
 from encoders.training.batches import Batch, Batches
 from encoders.training.files import load_state, names_of, publish, save_model, save_state
 from encoders.training.journal import Journal
-from encoders.training.measure import Catalogue, Encode, Measured, Vectors, catalogue_of, measure
+from encoders.training.measure import UNLISTED, Catalogue, Encode, Measured, Vectors, catalogue_of, measure
 from encoders.training.model_card import Evaluated, Measurement, ModelCard, Parent, licence_of
 from encoders.training.network import TrainableModel
 from encoders.training.objective import centred, contrast
@@ -37,6 +37,7 @@ MOST_PRODUCTS: Final = 20_000
 
 _SCALE_RATE: Final = 0.05  # of learning the temperature, each kind's own
 _FLOOR: Final = 0.01  # added to both sides of a ratio: of next to nothing twice as much is no more than noise
+_AT_ONCE: Final = 1024  # queries whose nearest products are looked for
 _SHARES: Final = (0.75, 0.5)  # of what was learned, where weights are mixed with the parent's
 _SHARPEST: Final = math.log(100.0)  # as in CLIP (Radford et al. 2021, section 2.5)
 
@@ -53,10 +54,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     tune: str = "top-3"
-    steps: int = 100
+    steps: int = 120
     batch: int = 128
     bag: int = 4
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
     warm_up: float = 0.1
     weight_decay: float = 0.01
     dropout: float = 0.1
@@ -66,7 +67,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     balance: float = 0.0
     mask_known: bool = False
     augment: bool = False
-    symmetric: float = 0.0
     accumulate: int = 1
     evaluate_every: int = 20
     patience: int = 3
@@ -318,7 +318,7 @@ class _Run:
         return total
 
     def _loss(self, batch: Batch, chance: np.random.Generator) -> Tensor:
-        options, device = self._options, self._model.device
+        device = self._model.device
         products = list(dict.fromkeys([*batch.products, *_product_lefts(batch)]))
         row_of = {product_id: row for row, product_id in enumerate(products)}
         texts = [self._examples.products[product_id] for product_id in products]
@@ -356,7 +356,6 @@ class _Run:
             torch.from_numpy(batch.masked).to(device),
             torch.from_numpy(batch.weights).to(device),
             scales=self._scale.exp()[torch.tensor([pair.kind for pair in batch.pairs], device=device)],
-            symmetric=options.symmetric,
         )
 
     def _evaluate(self) -> Measured:
@@ -372,27 +371,21 @@ class _Run:
         return vectors
 
     def _nearest(self, catalogue: Catalogue) -> dict[str, list[str]]:
-        """By query, or product, those that are nearest to it but were not what it led to."""
-        depth = self._options.hard_negatives
-        led: dict[str, set[str]] = {}
+        """By query the products nearest to it that it did not lead to.
+
+        Not by product: what is like something bought is what is bought next.
+        """
+        led: dict[str, set[str]] = {query: set() for query in self._queries}
         for pair in self._examples.pairs:
             if pair.kind is TextKind.QUERY:
-                led.setdefault(pair.lefts[0], set()).add(pair.right)
-        found: dict[str, list[str]] = {}
-        asked: list[tuple[Sequence[str], Vectors]] = []
-        if self._queries:
-            asked.append((self._queries, self._encode(self._queries, TextKind.QUERY)))
-        lefts = sorted({left for pair in self._examples.pairs if pair.kind is TextKind.PRODUCT for left in pair.lefts})
-        if lefts:
-            asked.append((lefts, catalogue.vectors[[catalogue.rows[left] for left in lefts]]))
-        for names, vectors in asked:
-            for start in range(0, len(names), 1024):
-                scores = catalogue.scores(vectors[start : start + 1024])
-                for name, row in zip(names[start : start + 1024], scores, strict=True):
-                    out = led.get(name, set()) | {name}
-                    best = np.argsort(-row)[: depth + len(out)]
-                    near = [catalogue.product_ids[i] for i in best if row[i] > -2.0]
-                    found[name] = [product_id for product_id in near if product_id not in out][:depth]
+                led[pair.lefts[0]].add(pair.right)
+        found = {}
+        for start in range(0, len(self._queries), _AT_ONCE):
+            queries = self._queries[start : start + _AT_ONCE]
+            for query, scores in zip(queries, catalogue.scores(self._encode(queries, TextKind.QUERY)), strict=True):
+                best = np.argsort(-scores)[: self._options.hard_negatives + len(led[query])]
+                near = [catalogue.product_ids[row] for row in best if scores[row] > UNLISTED]
+                found[query] = [one for one in near if one not in led[query]][: self._options.hard_negatives]
         return found
 
     def _copied(self) -> dict[str, Tensor]:

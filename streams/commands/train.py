@@ -44,14 +44,18 @@ _GROUPS: Final = {
 @click.option("--test-from", type=Moment(), metavar="TIME", help="Where the test begins.  [default: the last tenth]")
 @click.option("--until", type=Moment(), metavar="TIME", help="Leave out what was from then on.")
 @click.option("--tune", type=Tune(), default="top-3", show_default=True, help="Which weights are trained.")
-@click.option("--steps", type=click.IntRange(min=1), default=100, show_default=True, help="At most.")
+@click.option("--steps", type=click.IntRange(min=1), default=120, show_default=True, help="At most.")
 @click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True, help="Pairs of a step.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Batches of a step.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-4, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=2e-4, show_default=True)
 @click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, show_default=True)
 @click.option("--dropout", type=click.FloatRange(min=0, max=0.9), default=0.1, show_default=True)
 @click.option(
-    "--hard-negatives", type=click.IntRange(min=0), default=1, show_default=True, help="For each pair, of the nearest."
+    "--hard-negatives",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="For each search, of the nearest.",
 )
 @click.option(
     "--balance",
