@@ -75,11 +75,11 @@ def judged(settings: Settings, candidate: Settings, generation: Generation, repo
     report("encoding texts by the new model", 0, 1)
     both = before, encoded(candidate, shop)
     folded = as_folded(settings, generation)
-    cut = max(cut_of(shop), _learned_nothing_since(model.source, extent.topics))
+    cut = max(cut_of(shop), learned_nothing_since(model.source, extent.topics))
     return asyncio.run(judge(shop, both, identities, extent.topics, folded, report, cut=cut))
 
 
-def _learned_nothing_since(source: str, topics: Mapping[str, str]) -> int:
+def learned_nothing_since(source: str, topics: Mapping[str, str]) -> int:
     """Event time, ms, from which on these topics gave the model nothing, as its card says; 0 where it says nothing."""
     from encoders.recipe import locate
     from encoders.training.model_card import read_card
