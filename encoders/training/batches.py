@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ class Batch(NamedTuple):
     right: NDArray[np.int64]
     """[b]: rows of `products`."""
     masked: NDArray[np.bool_]
-    """[b, m]: no negatives, since the pair's own left side holds them, or is known to lead to them."""
+    """[b, m]: no negatives, since they are on the pair's own left side."""
     weights: NDArray[np.float32]
     """[b]"""
 
@@ -42,7 +41,6 @@ class Batches:
         bag: int,
         random_negatives: int,
         balance: float,
-        mask_known: bool,
         seed: int,
     ) -> None:
         """`bag`: how many of a pair's lefts a step looks at. A pair weighs (times its product was seen)^-balance."""
@@ -54,10 +52,6 @@ class Batches:
         self._seed = seed
         weights = np.array([pair.weight * seen.rights[pair.right] ** -balance for pair in pairs])
         self._weights = (weights / weights.mean()).astype(np.float32)
-        self._known: dict[str, set[str]] = defaultdict(set)
-        if mask_known:
-            for pair in pairs:
-                self._known[_key(pair)].add(pair.right)
         self.steps_a_pass = max(1, len(pairs) // self._size)
 
     def at(self, step: int, hard: Mapping[str, Sequence[str]]) -> Batch:
@@ -77,9 +71,8 @@ class Batches:
         at = {product_id: row for row, product_id in enumerate(products)}
         masked = np.zeros((len(pairs), len(products)), np.bool_)
         for i, pair in enumerate(pairs):
-            own: set[str] = set(pair.lefts) if pair.kind is TextKind.PRODUCT else set()
-            out = own | self._known.get(_key(pair), set())
-            masked[i, [at[product_id] for product_id in out if product_id in at and product_id != pair.right]] = True
+            if pair.kind is TextKind.PRODUCT:
+                masked[i, [at[left] for left in pair.lefts if left in at and left != pair.right]] = True
         right = np.array([at[pair.right] for pair in pairs])
         return Batch(pairs, lefts, products, right, masked, self._weights[rows])
 
@@ -87,7 +80,3 @@ class Batches:
         if len(pair.lefts) <= self._bag:
             return pair.lefts
         return tuple(pair.lefts[i] for i in chance.choice(len(pair.lefts), self._bag, replace=False))
-
-
-def _key(pair: Pair) -> str:
-    return pair.lefts[0] if pair.kind is TextKind.QUERY else f"\0{pair.user}"

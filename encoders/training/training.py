@@ -65,7 +65,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     hard_negatives: int = 1
     random_negatives: int = 64
     balance: float = 0.0
-    mask_known: bool = False
     augment: bool = False
     accumulate: int = 1
     evaluate_every: int = 20
@@ -205,7 +204,6 @@ class _Run:
             bag=options.bag,
             random_negatives=options.random_negatives,
             balance=options.balance,
-            mask_known=options.mask_known,
             seed=options.seed,
         )
         self._augmentation = Augmentation(companions) if options.augment else None

@@ -48,7 +48,7 @@ PAIRS = [
 PRODUCTS = [f"p{i}" for i in range(12)]
 
 
-def batches(*, mask_known: bool = False, size: int = 16, seed: int = 3) -> Batches:
+def batches(*, size: int = 16, seed: int = 3) -> Batches:
     return Batches(
         PAIRS,
         Seen(PAIRS),
@@ -57,14 +57,13 @@ def batches(*, mask_known: bool = False, size: int = 16, seed: int = 3) -> Batch
         bag=1,
         random_negatives=4,
         balance=0.5,
-        mask_known=mask_known,
         seed=seed,
     )
 
 
-@given(st.integers(0, 30), st.booleans())
-def test_a_batch_has_each_product_once_and_never_masks_what_is_right(step: int, mask_known: bool) -> None:
-    batch = batches(mask_known=mask_known).at(step, {"p1": ["p2"]})
+@given(st.integers(0, 30))
+def test_a_batch_has_each_product_once_and_never_masks_what_is_right(step: int) -> None:
+    batch = batches().at(step, {"p1": ["p2"]})
     assert len(set(batch.products)) == len(batch.products)
     assert [batch.products[row] for row in batch.right] == [pair.right for pair in batch.pairs]
     assert not batch.masked[np.arange(len(batch.pairs)), batch.right].any()
@@ -85,15 +84,24 @@ def test_a_pass_has_every_pair_once() -> None:
     assert sorted(pair for step in range(4) for pair in one_pass.at(step, {}).pairs) == sorted(PAIRS)
 
 
-def test_known_products_of_a_query_are_masked_where_asked_for() -> None:
-    pairs = [searched("boots", "walking"), searched("boots", "winter", "bob")]
+def test_what_is_on_the_left_is_no_negative() -> None:
+    pairs = [Pair(TextKind.PRODUCT, ("socks",), "boots", "ada", 0), searched("camping", "socks")]
     seen = Seen(pairs)
-    assert seen.head == {"walking"}
-    rest = {"size": 2, "bag": 1, "random_negatives": 0, "balance": 0.0, "seed": 1}
-    contrasted = Batches(pairs, seen, [], mask_known=False, **rest).at(0, {})
-    assert not contrasted.masked.any()
-    masked = Batches(pairs, seen, [], mask_known=True, **rest).at(0, {})
-    assert masked.masked.sum() == 2
+    batch = Batches(pairs, seen, [], size=2, bag=1, random_negatives=0, balance=0.0, seed=1).at(
+        0, {"camping": ["tent"]}
+    )
+    assert sorted(batch.products) == ["boots", "socks", "tent"]  # the tent is near what was searched for
+    hidden = [
+        (pair.right, batch.products[row])
+        for pair, of_one in zip(batch.pairs, batch.masked, strict=True)
+        for row in np.flatnonzero(of_one)
+    ]
+    assert hidden == [("boots", "socks")]
+
+
+def test_the_head_is_what_half_of_the_pairs_lead_to() -> None:
+    pairs = [searched("boots", product_id) for product_id in ("walking", "walking", "winter", "ski")]
+    assert Seen(pairs).head == {"walking"}
 
 
 VECTORS = {
