@@ -40,6 +40,7 @@ from streams.rollout.judgement import (
     keep,
     kept,
     moments,
+    nothing_concluded,
     tells_anything,
 )
 from streams.rollout.models_folder import ModelsFolder, Outcome, Task
@@ -268,6 +269,8 @@ def _judgement(
 ) -> Judgement:
     """Step 4."""
     identities = generation.model.identity, described(candidate).identity
+    if len({*identities}) == 1:  # training found nothing better, and there is nothing to compare
+        return nothing_concluded(shop, identities, task.extent.topics)
     if (judgement := kept(folder, identities, task.extent.topics, within_ms=math.inf)) is not None:
         return judgement
     report("judging the new model", 0, 1)
