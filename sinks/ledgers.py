@@ -359,5 +359,5 @@ def _at_rest(sum_: NDArray[np.float64] | None) -> bytes:
     """The float32 bytes of a sum; none where every component is below what float32 holds, so that zero is absent."""
     if sum_ is None:
         return b""
-    stored = sum_.astype("<f4")
-    return stored.tobytes() if stored.any() else b""
+    stored = sum_.astype("<f4").tobytes()
+    return b"" if stored.count(0) == len(stored) else stored
