@@ -87,6 +87,9 @@ class EventReader:
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
+                # It may be late, and an answer for every few records costs Kafka as much as the workers do.
+                "fetch.min.bytes": 65_536,
+                "fetch.wait.max.ms": 500,
             }
         )
         self._consumer.assign([KafkaPartition(*at, offset) for at, offset in offsets.items()])

@@ -38,7 +38,7 @@ logger = logging.getLogger("afterglow.statistics")
 
 _WAIT_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 2.0  # how often it is looked whether readers see another generation
-_PAUSES: Final = 5  # as long as writing took, so many times
+_PAUSES: Final = 10  # as long as writing took, so many times
 _MISSING_SECONDS: Final = 10.0  # how often vectors that weren't there are asked for again
 _LEAST_SECONDS: Final = 1.0  # between two results while nothing more is to be read
 

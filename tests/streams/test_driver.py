@@ -9,7 +9,7 @@ import aiokafka
 import faust
 import pytest
 
-from streams.driver import FETCH_WAIT_MS, Client, Transport
+from streams.driver import FETCH_BYTES, FETCH_WAIT_MS, Client, Transport
 from streams.producer import EventProducer
 from streams.settings import Settings
 from streams.topics import ensure_topics
@@ -23,7 +23,11 @@ def test_faust_makes_its_consumers_of_ours_which_an_idle_topic_does_not_hold_bac
     (plain,) = Client.__bases__
     monkeypatch.setattr(plain, "__init__", lambda self, *arguments, **options: asked.update(options))
     aiokafka.AIOKafkaConsumer(fetch_max_wait_ms=1500)
-    assert asked == {"fetch_max_wait_ms": FETCH_WAIT_MS, "isolation_level": "read_committed"}
+    assert asked == {
+        "fetch_max_wait_ms": FETCH_WAIT_MS,
+        "fetch_min_bytes": FETCH_BYTES,
+        "isolation_level": "read_committed",
+    }
 
 
 @pytest.mark.end_to_end
