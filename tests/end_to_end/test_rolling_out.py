@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from disturbed_model import disturbed_model
 from machine import ENVIRONMENT, afterglow, afterglow_json, running, until
-from safetensors.torch import load_file, save_file
-
-from encoders.recipe import locate
 
 pytestmark = pytest.mark.end_to_end
 
@@ -51,17 +47,7 @@ def searches(words: list[str], first: int, number: int) -> list[dict[str, object
 
 @pytest.fixture
 def disturbed(tmp_path: Path) -> str:
-    """The packaged model, its weights disturbed until hardly anything is left of what it knew."""
-    folder = tmp_path / "disturbed"
-    shutil.copytree(locate("")[0], folder)
-    (file,) = folder.glob("*.safetensors")
-    chance = torch.Generator().manual_seed(1)
-    weights = load_file(file)
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and tensor.dim() == 2:
-            weights[name] = torch.randn(tensor.shape, generator=chance) * tensor.std()
-    save_file(weights, file)
-    return str(folder)
+    return disturbed_model(tmp_path / "disturbed")
 
 
 class Shop:

@@ -6,15 +6,12 @@ import gzip
 import importlib.util
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
+from disturbed_model import disturbed_model
 
-from encoders.recipe import locate
 from streams.commands import main
 
 Evaluate = Callable[[Sequence[str]], tuple[int, str, str]]
@@ -123,17 +120,7 @@ def test_a_table_shows_every_method(evaluate: Evaluate) -> None:
 
 @pytest.fixture
 def disturbed(tmp_path: Path) -> str:
-    """The packaged model, its weights disturbed until hardly anything is left of what it knew."""
-    folder = tmp_path / "disturbed"
-    shutil.copytree(locate("")[0], folder)
-    (file,) = folder.glob("*.safetensors")
-    chance = torch.Generator().manual_seed(1)
-    weights = load_file(file)
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and tensor.dim() == 2:
-            weights[name] = torch.randn(tensor.shape, generator=chance) * tensor.std()
-    save_file(weights, file)
-    return str(folder)
+    return disturbed_model(tmp_path / "disturbed")
 
 
 @pytest.mark.end_to_end
