@@ -263,7 +263,11 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     users: Annotated[int, _is("Most users of the sample that is learned from.", "users", ge=1)] = 20_000
     products: Annotated[int, _is("Most products that are counted.", "products", ge=100)] = 100_000
     interval: Annotated[
-        Duration, _is("How often they are renewed while more events wait; else within a second.", "duration")
+        Duration,
+        _is(
+            "How often they are renewed while more events wait; else when a tenth of the time is enough to write them.",
+            "duration",
+        ),
     ] = Duration(10_000)
 
 

@@ -192,7 +192,7 @@ class _Keeping:
         self._events = events
         self._unwritten = head is None  # that there are none yet is worth a word: it can be waited for
         self._settled_at = time.monotonic()
-        self._pause = _LEAST_SECONDS  # writing takes at most a sixth of the time, however much there is
+        self._pause = _LEAST_SECONDS  # writing takes at most a tenth of the time, however much there is
 
     async def step(self, *, stopping: bool) -> bool:
         """Reads what has come, and now and then puts what is known in force. False: begin anew, or end."""
