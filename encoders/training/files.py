@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -42,7 +42,10 @@ def save_model(parent: Path, weights: Mapping[str, Tensor], folder: Path) -> Non
     shutil.copytree(
         parent, folder, ignore=lambda _, names: [name for name in names if _is_other(name, weights_of_parent)]
     )
-    save_file(dict(weights), folder / _WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(dict(weights), folder / _WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:  # what it says where a disk is full
+        raise OSError(f"{folder / _WEIGHTS} can't be written: {error}") from error
 
 
 def publish(folder: Path, out: Path, card: ModelCard) -> None:

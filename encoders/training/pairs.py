@@ -26,6 +26,15 @@ class OtherTraining(TrainingError):
         self.folder = folder
 
 
+class Unwritable(TrainingError):
+    """A disk is full, or can't be written to. The last checkpoint is as it was: the same call goes on from there."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{path} can't be written ({error}): make room, and the same call goes on from the last checkpoint"
+        )
+
+
 class Pair(NamedTuple):
     """Something that led somebody to a product."""
 

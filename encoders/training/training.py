@@ -28,7 +28,7 @@ from encoders.training.measure import UNLISTED, Catalogue, Encode, Measured, Vec
 from encoders.training.model_card import Evaluated, Measurement, ModelCard, Parent, licence_of
 from encoders.training.network import TrainableModel
 from encoders.training.objective import centred, contrast
-from encoders.training.pairs import Examples, OtherTraining, Seen, TrainingError, sampled
+from encoders.training.pairs import Examples, OtherTraining, Seen, TrainingError, Unwritable, sampled
 
 FEWEST_PAIRS: Final = 200
 FEWEST_PROBES: Final = 20
@@ -415,9 +415,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TrainingError(
-            f"{path} can't be written ({error}): make room, and the same call goes on from the last checkpoint"
-        ) from error
+        raise Unwritable(path, error) from error
 
 
 def _state_of(partial: Path, fingerprint: str) -> dict[str, Any] | None:

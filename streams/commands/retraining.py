@@ -152,14 +152,16 @@ def _carried_out(
     began: float,
 ) -> Outcome:
     """Steps 3 to 6."""
-    from encoders.training.pairs import TrainingError
+    from encoders.training.pairs import TrainingError, Unwritable
 
     folder = models.path(task.name)
     if not folder.exists():
         try:
             use_threads(threads)
             _train(settings, task, shop, generation, folder, report)
-        except (TrainingError, ModelError):  # it would fail again; a full disk wouldn't
+        except Unwritable:  # with room on the disk it goes on
+            raise
+        except (TrainingError, ModelError):  # it would fail again
             models.abandon(task)
             raise
     prefixed = _prefixed(settings, generation)

@@ -26,7 +26,7 @@ from encoders.training import training
 from encoders.training.files import load_state
 from encoders.training.model_card import read_card
 from encoders.training.network import TrainableModel
-from encoders.training.pairs import Examples, OtherTraining, Pair, Probe, TrainingError
+from encoders.training.pairs import Examples, OtherTraining, Pair, Probe, TrainingError, Unwritable
 from encoders.training.training import Options, TrainingResult, train
 
 WORDS = ("wireless", "headphones", "cable", "usb", "akku", "casque", "audio", "seven", "nine", "typed")
@@ -158,7 +158,7 @@ def test_the_remains_of_another_training_are_left_alone(chinese_bert: Path, tmp_
     out = tmp_path / "tuned"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "save_model", _full_disk)
-        with pytest.raises(TrainingError, match=r"can't be written \(.*No space left on device\): make room"):
+        with pytest.raises(Unwritable, match=r"can't be written \(.*No space left on device\): make room"):
             trained(chinese_bert, out)
     assert not out.exists()
     with pytest.raises(OtherTraining, match=r"tuned\.partial is of a training with other options"):
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(chinese_bert: Path, tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch:
         saved = training.save_state
         patch.setattr(training, "save_state", lambda *a: (_full_disk() if told else None, told.append(1), saved(*a)))
-        with pytest.raises(TrainingError, match=r"can't be written \(.*No space left on device\): make room"):
+        with pytest.raises(Unwritable, match=r"can't be written \(.*No space left on device\): make room"):
             trained(chinese_bert, out)
     assert [path.name for path in (tmp_path / "tuned.partial").iterdir()] == ["checkpoint.pt"]
     state = load_state(tmp_path / "tuned.partial" / "checkpoint.pt")
@@ -183,20 +183,25 @@ def _full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_file_that_is_too_large_for_its_disk_is_not_left_behind(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_for_its_disk_is_not_left_behind(chinese_bert: Path, tmp_path: Path) -> None:
     program = (
         "import resource, sys, torch; from pathlib import Path\n"
-        "from encoders.training.files import save_state\n"
-        "save_state(Path(sys.argv[1]), {'step': 1})\n"
-        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from encoders.training.files import save_model, save_state\n"
+        "path, parent = map(Path, sys.argv[1:])\n"
+        "save_state(path, {'step': 1})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "try: save_state(Path(sys.argv[1]), {'weights': torch.zeros(100_000)})\n"
-        "except OSError as error: print('OSError')\n"
+        "weights = {'weights': torch.zeros(100_000)}\n"
+        "model = path.with_name('model')\n"
+        "for save in (lambda: save_state(path, weights), lambda: save_model(parent, weights, model)):\n"
+        "    try: save()\n"
+        "    except OSError: print('OSError')\n"
     )
     path = tmp_path / "checkpoint.pt"
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout == "OSError\n"
-    assert list(tmp_path.iterdir()) == [path]
+    command = [sys.executable, "-c", program, str(path), str(chinese_bert)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "OSError\nOSError\n"
+    assert {one.name for one in tmp_path.iterdir()} == {"checkpoint.pt", "model"}
+    assert not (tmp_path / "model" / "model.safetensors").exists()
     assert load_state(path) == {"step": 1}
 
 

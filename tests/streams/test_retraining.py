@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from encoders.protocol import TextKind
-from encoders.training.pairs import Examples, Pair, TrainingError
+from encoders.training.pairs import Examples, Pair, TrainingError, Unwritable
 from sinks.collections import Generation, Model
 from streams.commands import main, retraining
 from streams.commands.judging import InService
@@ -126,7 +126,8 @@ def test_a_training_that_would_fail_again_is_given_up_and_one_that_had_no_room_i
 ) -> None:
     carried_out = run.original
     monkeypatch.setattr(retraining, "_carried_out", carried_out)
-    for failure, left in ((OSError(28, "No space left on device"), TASK), (TrainingError("the loss is nan"), None)):
+    full = Unwritable(Path("checkpoint.pt"), OSError(28, "No space left on device"))
+    for failure, left in ((full, TASK), (TrainingError("the loss is nan"), None)):
 
         def train(*_: object, failure: Exception = failure) -> None:
             raise failure
