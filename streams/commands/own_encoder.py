@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Final
 import click
 import msgspec
 
+from streams.commands.own_folder import own_folder
 from streams.settings import Settings, changed, variable
 
 READY_SECONDS: Final = 600.0
@@ -30,14 +30,14 @@ def encoding_with(settings: Settings, model: str) -> Iterator[Settings]:
     folder = Path(model).expanduser()
     named = str(folder.absolute()) if model and folder.is_dir() else model
     asked = {**msgspec.structs.asdict(settings.encoder), "model": named}
-    with tempfile.TemporaryDirectory(prefix="afterglow-") as directory:
+    with own_folder() as directory:
         address = f"unix://{directory}/encoder.sock"
         command = [sys.executable, "-P", "-m", "streams", "encoder", "--address", address]
         environment = {
             **{variable(f"encoder.{field}"): str(value) for field, value in asked.items()},
             "AFTERGLOW_DATA_DIR": str(settings.data_dir.absolute()),
         }
-        child = Child("encoder", command, log=Path(directory) / "encoder.log", environment=environment)
+        child = Child("encoder", command, log=directory / "encoder.log", environment=environment)
         try:
             deadline = time.monotonic() + READY_SECONDS
             while not accepts_connections(address):

@@ -217,8 +217,11 @@ def _tidied(settings: Settings, models: ModelsFolder, outcome: Outcome, began: f
 
 def _train(settings: Settings, task: Task, shop: Shop, generation: Generation, folder: Path, report: Report) -> None:
     """Step 3: from the model in service, by the task alone, so that a killed one goes on."""
+    from transformers.utils.logging import disable_progress_bar
+
     from encoders.training.training import Options, train
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # ours says more
     found = found_here(settings, generation.model)
     if found is None:
         raise ModelError(

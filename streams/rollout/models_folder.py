@@ -11,16 +11,16 @@ Files are replaced whole. Nothing here is deleted that a generation's record nam
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
+from encoders.locks import Held, locked
 from streams.rollout.drift import Drift
 from streams.rollout.judgement import Judgement
 from streams.training.topics import Extent
@@ -75,10 +75,10 @@ class ModelsFolder:
     def held(self) -> Iterator[None]:
         """Raises AtWork where another process holds it; a killed one holds nothing. OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOCK).open("a") as lock:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                stack.enter_context(locked(self.folder / _LOCK))
+            except Held:
                 raise AtWork(f"another `afterglow retrain` is at work in {self.folder}: let it finish") from None
             yield
 
