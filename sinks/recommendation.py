@@ -17,8 +17,10 @@ from sinks.catalogue import Nearby, Product
 from sinks.derivation import Taste, Vector, centred, centring
 from sinks.ledgers import Ledger, ProfileState, is_query
 from sinks.points import JSON
+from sinks.prospects import Found, Hit
 from sinks.queries import Query
-from sinks.ranking import Found, Hit, Ranking, RankingRules, Reason
+from sinks.ranking import Ranking, RankingRules
+from sinks.reasons import Reason
 from sinks.snapshot import CatalogueSnapshot, Neighbours
 from sinks.statistics import NO_STATISTICS, Statistics
 from sinks.words import Words

@@ -31,7 +31,8 @@ from sinks.ledgers import FAINTEST, ProfileState, encode_state, product_key, que
 from sinks.points import JSON, interests_value, profile_point, wire_value
 from sinks.products import ProductStore
 from sinks.profiles import Held, ProfileStore
-from sinks.ranking import RankingRules, texts_of
+from sinks.ranking import RankingRules
+from sinks.reasons import texts_of
 from sinks.recommendation import Recommendation, recommend
 from sinks.snapshot import CatalogueSnapshot
 from sinks.statistics import NO_STATISTICS

@@ -20,7 +20,8 @@ from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, Ledger, ProfileState, decode_state, is_query, total_log_weight
 from sinks.points import StoredProfile, dense_vector, number_of, read_profile
 from sinks.queries import Query, understood
-from sinks.ranking import RankingRules, texts_of
+from sinks.ranking import RankingRules
+from sinks.reasons import texts_of
 from sinks.recommendation import Recommendation, recommend, search, stored_recommendation
 from sinks.retrieval.answers import (
     FoundProduct,

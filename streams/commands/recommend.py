@@ -16,7 +16,7 @@ from streams.commands.output import print_json, print_table, tell_reading
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from sinks.ranking import Reason
+    from sinks.reasons import Reason
     from sinks.retrieval import RecommendationList
 
 _USERS_AT_ONCE: Final = 1024

@@ -23,7 +23,10 @@ _STAGES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("acknowledging", ("acknowledge (streams/worker.py",)),
     (
         "candidates",
-        ("(sinks/recommendation.py", "(sinks/ranking.py", "(sinks/snapshot.py", "Keeper.sweep", "ProfileStore.due"),
+        (
+            "(sinks/recommendation.py", "(sinks/ranking.py", "(sinks/prospects.py", "(sinks/snapshot.py",
+            "Keeper.sweep", "ProfileStore.due",
+        ),
     ),
     ("read-back", ("read_versions (sinks/writes.py",)),
     (

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from sinks.derivation import Interest, Taste
 from sinks.ledgers import Ledger, ProfileState
-from sinks.ranking import Found, RankingRules, Reason, rank
+from sinks.prospects import Found
+from sinks.ranking import RankingRules, rank
+from sinks.reasons import Reason
 from sinks.scoring import NEW_TO_THE_PERSON, PRIOR, Weights
 from streams.profiles import Contribution, FoldEvent, FoldRules, fold
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sinks.derivation import Taste
 from sinks.ledgers import Ledger, ProfileState
-from sinks.ranking import Found, RankingRules, rank
+from sinks.prospects import Found
+from sinks.ranking import RankingRules, rank
 from sinks.scoring import NEW_TO_THE_PERSON, PRIOR
 from sinks.statistics import NEVER, Statistics, decode_statistics, encode_statistics, no_neighbours
 from streams.profiles import Contribution, FoldEvent, FoldRules, fold, stable_hash

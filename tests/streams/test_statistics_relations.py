@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from sinks.derivation import Taste
 from sinks.ledgers import Ledger, ProfileState
-from sinks.ranking import Candidate, Found, RankingRules, rank
+from sinks.prospects import Found
+from sinks.ranking import Candidate, RankingRules, rank
 from sinks.scoring import NEW_TO_THE_PERSON, PRIOR
 from sinks.statistics import Statistics
 from streams.events import Purchase
