@@ -7,6 +7,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from streams.commands import COMMANDS
+from streams.commands.retrain import Interval, command
 from streams.settings import load
 
 FOLDER = Path(__file__).parents[2] / "deploy"
@@ -16,7 +17,7 @@ OURS = sorted(name for name, service in SERVICES.items() if service["image"] == 
 
 
 def test_workers_are_two_and_share_the_encoder_s_socket() -> None:
-    assert OURS == ["encoder", "secret", "statistics", "worker"]
+    assert OURS == ["encoder", "retrain", "secret", "statistics", "worker"]
     assert SERVICES["worker"]["deploy"]["replicas"] == 2
     assert "socket:/run/afterglow" in SERVICES["worker"]["volumes"]
     assert "socket:/run/afterglow" in SERVICES["encoder"]["volumes"]
@@ -31,10 +32,9 @@ def test_its_environment_is_of_settings_that_exist(name: str, tmp_path: Path) ->
     assert settings.qdrant.address == "qdrant:6334"
 
 
-@pytest.mark.parametrize("name", ["encoder", "worker", "statistics"])
+@pytest.mark.parametrize("name", ["encoder", "worker", "statistics", "retrain"])
 def test_it_runs_a_command_that_exists(name: str) -> None:
-    command = SERVICES[name]["command"][0]
-    assert command in COMMANDS
+    assert SERVICES[name]["command"][0] in COMMANDS
 
 
 def test_the_encoder_follows_the_generation_that_readers_see() -> None:
@@ -46,6 +46,16 @@ def test_statistics_are_kept_by_one_that_has_the_secret_and_needs_no_encoder() -
     assert "deploy" not in statistics
     assert statistics["volumes"] == ["state:/var/lib/afterglow"]
     assert set(statistics["depends_on"]) == {"kafka", "qdrant", "secret"}
+
+
+def test_retraining_is_to_be_asked_for_and_leaves_models_where_the_encoder_finds_them() -> None:
+    retrain = SERVICES["retrain"]
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["retrain"]
+    option, every = retrain["command"][1:]
+    assert Interval().convert(every, None, None) == 7 * 86_400
+    assert option in command.params[0].opts
+    assert retrain["volumes"] == ["state:/var/lib/afterglow"]
+    assert "state:/var/lib/afterglow" in SERVICES["encoder"]["volumes"]
 
 
 def test_what_is_waited_for_exists_and_can_be_healthy() -> None:
