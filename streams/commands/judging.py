@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from encoders.errors import EncoderError
 from streams.commands.own_encoder import encoding_with
 from streams.settings import Settings, changed
 
@@ -91,13 +92,13 @@ def learned_nothing_since(source: str, topics: Mapping[str, str]) -> int:
 
 @contextmanager
 def encoding_as(settings: Settings, generation: Generation) -> Iterator[Settings]:
-    """The settings with the address of an encoding worker that has the generation's model: the running one, or its own.
+    """The settings with the address of an encoding worker that has the generation's model: a running one, or its own.
 
     Raises ClickException where this machine doesn't have the model, or it can't be served.
     """
     from streams.models import found_here
 
-    if settings.encoder.address and described(settings).identity == generation.model.identity:
+    if settings.encoder.address and _serves(settings, generation.model.identity):
         yield settings
         return
     found = found_here(settings, generation.model)
@@ -113,6 +114,14 @@ def encoding_as(settings: Settings, generation: Generation) -> Iterator[Settings
     }
     with encoding_with(changed(settings, prefixes), found.source) as served:
         yield served
+
+
+def _serves(settings: Settings, identity: str) -> bool:
+    """Whether the encoding worker of the settings has the model; not where none answers: this needs no other one."""
+    try:
+        return described(settings).identity == identity
+    except (click.ClickException, EncoderError):
+        return False
 
 
 def described(settings: Settings) -> ModelDescription:
