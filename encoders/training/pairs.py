@@ -35,6 +35,10 @@ class Unwritable(TrainingError):
         )
 
 
+class NoMemory(TrainingError):
+    """The device's memory did not suffice, for itself or beside what others hold. The last checkpoint is as it was."""
+
+
 class Pair(NamedTuple):
     """Something that led somebody to a product."""
 

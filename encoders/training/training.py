@@ -28,7 +28,7 @@ from encoders.training.measure import UNLISTED, Catalogue, Encode, Measured, Vec
 from encoders.training.model_card import Evaluated, Measurement, ModelCard, Parent, licence_of
 from encoders.training.network import TrainableModel
 from encoders.training.objective import centred, contrast
-from encoders.training.pairs import Examples, OtherTraining, Seen, TrainingError, Unwritable, sampled
+from encoders.training.pairs import Examples, NoMemory, OtherTraining, Seen, TrainingError, Unwritable, sampled
 
 FEWEST_PAIRS: Final = 200
 FEWEST_PROBES: Final = 20
@@ -125,7 +125,7 @@ def train(
         with Journal(tensorboard) as journal:
             kept, history = run.learn(state, partial / "checkpoint.pt", fingerprint, report, journal)
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
+        raise NoMemory(
             f"no memory is left on {device}: a smaller --batch needs less, and so does --tune top-1 "
             f"({str(error).splitlines()[0]})"
         ) from error

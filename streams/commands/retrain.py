@@ -14,8 +14,9 @@ from streams.commands.tuning import Tune
 from streams.settings import Duration, Settings
 
 if TYPE_CHECKING:
-    from streams.commands.retraining import Asked
-    from streams.rollout.models_folder import ModelsFolder, Outcome
+    from streams.commands.deciding import Asked
+    from streams.rollout.models_folder import ModelsFolder
+    from streams.rollout.task import Outcome
 
 _AGAIN_SECONDS: Final = 3600.0
 """With --every: after a run that failed the next one comes no later than this."""
@@ -42,7 +43,11 @@ class Interval(click.ParamType):
 
 @click.command("retrain")
 @click.option("--every", type=Interval(), help="Again and again, such as 7d; else once.")
-@click.option("--force", is_flag=True, help="Even if nothing has drifted; a worse model is refused all the same.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Even if nothing has drifted, or the same came to nothing before; a worse model is refused all the same.",
+)
 @click.option("--tune", type=Tune(), help="As in `afterglow train`, like the next four.")
 @click.option("--steps", type=click.IntRange(min=1))
 @click.option("--batch", type=click.IntRange(min=2))
@@ -68,10 +73,13 @@ def command(
     readers are led to; of those before the newest `retraining.keep` stay, for `afterglow generations activate`. Models
     are kept in the folder `models` of the data directory.
 
+    What was trained from and came to nothing (refused, failed, or readers were led back) is trained from again when
+    enough of it is new (`retraining.new_events`), or with other options.
+
     One line says what was done and why; with --json it is JSON. Killed at any moment, the next run goes on. Only one
     works at a time. With --every, a run that fails says so, and the next one comes after an hour at the latest.
     """
-    from streams.commands.retraining import Asked
+    from streams.commands.deciding import Asked
     from streams.rollout.models_folder import ModelsFolder
 
     models = ModelsFolder(settings.data_dir / "models")
@@ -97,7 +105,7 @@ def _run(settings: Settings, models: ModelsFolder, asked: Asked) -> Outcome:
 
 
 def _failed(error: Exception) -> Outcome:
-    from streams.commands.retraining import outcome_of
+    from streams.rollout.task import outcome_of
 
     told = error.format_message() if isinstance(error, click.ClickException) else str(error)
     return outcome_of("failed", f"{type(error).__name__}: {told}", "")

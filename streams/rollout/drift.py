@@ -107,6 +107,19 @@ def reasons(found: Drift, limits: Retraining) -> list[str]:
     return told
 
 
+def in_words(found: Drift) -> str:
+    """All that was looked at and could be told."""
+    told = [
+        f"{found.unseen_words:.1%} of words are new" if found.unseen_words is not None else "",
+        f"{found.bad_matches:.1%} of queries match badly" if found.bad_matches is not None else "",
+        *(
+            f"{TITLES[one.kind]}: recall@{_LIMIT} {one.now.mean:.3f} after {one.before.mean:.3f}"
+            for one in found.recall
+        ),
+    ]
+    return ", ".join(filter(None, told)) or "too little to say"
+
+
 def unseen_words(shop: Shop, since: int) -> float | None:
     """Of the words of what was searched for, clicked and bought since, the share that nothing before had."""
     titles = {product.product_id: product.title for product in shop.products}

@@ -14,6 +14,8 @@ from typing import Final
 import msgspec
 
 from encoders.text import normalise
+from encoders.training.pairs import Unwritable
+from encoders.training.whole_files import replace_whole
 from streams.evaluation.comparison import Measure, compared, measures
 from streams.evaluation.evaluation import NothingToPredict, Options, Report, compare
 from streams.evaluation.files import Shop
@@ -138,10 +140,13 @@ def in_words(measure: Measure) -> str:
 
 
 def keep(folder: Path, judgement: Judgement) -> None:
-    """In the model's folder, whole or not at all. Raises OSError."""
-    beside = folder / f"{_FILE}.new"
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n")
-    beside.replace(folder / _FILE)
+    """In the model's folder, whole or not at all. Raises Unwritable."""
+    written = msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n"
+    path = folder / _FILE
+    try:
+        replace_whole(path, lambda beside: beside.write_bytes(written))
+    except OSError as error:
+        raise Unwritable(path, error) from error
 
 
 def kept(

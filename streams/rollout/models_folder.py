@@ -3,70 +3,45 @@
     models/20261128-201530/            a model: whole, since training makes it by one renaming
     models/20261128-201530.partial/    a training under way, which goes on from there
     models/task.json                   what the retraining under way is to do; absent: none is
-    models/last.json                   what the last one came to
+    models/attempts.json               the newest trainings that were done, and what each came to
+    models/last.json                   what the last retraining came to
     models/lock                        held while one is at work
 
-Files are replaced whole. Nothing here is deleted that a generation's record names.
+Files are replaced whole. Nothing is deleted that a generation's record names, nor what somebody else put here.
 """
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
 from encoders.locks import Held, locked
-from streams.rollout.drift import Drift
-from streams.rollout.judgement import Judgement
-from streams.training.topics import Extent
+from encoders.training.pairs import Unwritable
+from encoders.training.whole_files import replace_whole
+from streams.rollout.attempts import Attempt, with_attempt
+from streams.rollout.task import Outcome, Task
 
 _T = TypeVar("_T")
 
 _TASK: Final = "task.json"
+_ATTEMPTS: Final = "attempts.json"
 _LAST: Final = "last.json"
 _LOCK: Final = "lock"
+_MADE_HERE: Final = re.compile(r"\d{8}-\d{6}(\.partial)?")
 
 
 class AtWork(RuntimeError):
     """Another retraining holds the folder."""
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A retraining that was decided on. The same task does the same again: a killed one goes on by it."""
-
-    name: str  # of the model's folder
-    began_at: int  # ms
-    generation: str  # that readers saw when it began
-    parent: str  # identity of its model
-    why: list[str]
-    drift: Drift
-    extent: Extent  # of the topics: what is learned from, and judged by
-    cut: int  # event time, ms: what happened from then on is not learned from, and judged by
-    validation_from: int  # event time, ms: what happened from then until the cut tells when to stop
-    options: dict[str, str | int | float | bool]  # of the training
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a retraining came to."""
-
-    outcome: str  # "rolled out", "kept", "refused", "too little" or "failed"
-    at: int  # ms
-    why: str
-    generation: str  # that readers see now
-    model: str | None = None  # the folder of the new one
-    drift: Drift | None = None
-    judgement: Judgement | None = None
-    dropped: list[str] = []  # generations
-    seconds: float = 0.0
-
-
 class ModelsFolder:
-    """Safe for one process at a time: `held`."""
+    """Safe for one process at a time: `held`. What can't be written raises Unwritable."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -92,11 +67,17 @@ class ModelsFolder:
     def begin(self, task: Task) -> None:
         self._write(_TASK, task)
 
+    def attempts(self) -> list[Attempt]:
+        """The newest last; none where another version wrote them."""
+        return self._read(_ATTEMPTS, list[Attempt]) or []
+
     def last(self) -> Outcome | None:
         return self._read(_LAST, Outcome)
 
-    def finish(self, outcome: Outcome) -> None:
-        """Nothing is under way any more. The outcome first: it may be told twice, but is never lost."""
+    def finish(self, outcome: Outcome, task: Task | None = None) -> None:
+        """Nothing is under way any more; `task` was. What came of it first: it may be told twice, but is never lost."""
+        if task is not None:
+            self._write(_ATTEMPTS, with_attempt(self.attempts(), task, outcome))
         self._write(_LAST, outcome)
         (self.folder / _TASK).unlink(missing_ok=True)
 
@@ -106,19 +87,20 @@ class ModelsFolder:
         shutil.rmtree(self.path(f"{task.name}.partial"), ignore_errors=True)
 
     def holds(self, source: str) -> bool:
-        """Whether a model's source is a folder in here."""
-        return bool(source) and Path(source).resolve().parent == self.folder.resolve()
+        """Whether a model's source is a folder that was made here."""
+        path = Path(source)
+        return bool(source) and path.resolve().parent == self.folder.resolve() and _is_made_here(path)
 
     def tidy(self, needed: Collection[str]) -> None:
-        """Deletes models but those of these sources, of the task under way, and of the last outcome."""
+        """Deletes what was made here but models of these sources, of the task under way, and of the newest attempt."""
         kept = {Path(source).name for source in needed if self.holds(source)}
-        task, last = self.task(), self.last()
+        task, attempts = self.task(), self.attempts()
         if task is not None:
             kept |= {task.name, f"{task.name}.partial"}
-        if last is not None and last.model is not None:
-            kept.add(Path(last.model).name)
+        if attempts:
+            kept.add(attempts[-1].task.name)
         for found in self.folder.iterdir():
-            if found.is_dir() and found.name not in kept:
+            if found.is_dir() and _is_made_here(found) and found.name not in kept:
                 shutil.rmtree(found, ignore_errors=True)
 
     def _read(self, name: str, kind: type[_T]) -> _T | None:
@@ -127,15 +109,14 @@ class ModelsFolder:
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
 
-    def _write(self, name: str, content: msgspec.Struct) -> None:
-        beside = self.folder / f"{name}.new"
+    def _write(self, name: str, content: object) -> None:
+        written = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+        path = self.folder / name
         try:
-            with beside.open("wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.folder / name)
-        except OSError:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
+            replace_whole(path, lambda beside: beside.write_bytes(written))
+        except OSError as error:
+            raise Unwritable(path, error) from error
+
+
+def _is_made_here(path: Path) -> bool:
+    return _MADE_HERE.fullmatch(path.name) is not None

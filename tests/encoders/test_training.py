@@ -26,7 +26,7 @@ from encoders.training import training
 from encoders.training.files import load_state
 from encoders.training.model_card import read_card
 from encoders.training.network import TrainableModel
-from encoders.training.pairs import Examples, OtherTraining, Pair, Probe, TrainingError, Unwritable
+from encoders.training.pairs import Examples, NoMemory, OtherTraining, Pair, Probe, TrainingError, Unwritable
 from encoders.training.training import Options, TrainingResult, train
 
 WORDS = ("wireless", "headphones", "cable", "usb", "akku", "casque", "audio", "seven", "nine", "typed")
@@ -236,7 +236,7 @@ def test_no_memory_on_the_device_is_said(chinese_bert: Path, tmp_path: Path, mon
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(training, "contrast", full)
-    with pytest.raises(TrainingError, match=r"no memory is left on cpu: a smaller --batch needs less"):
+    with pytest.raises(NoMemory, match=r"no memory is left on cpu: a smaller --batch needs less"):
         trained(chinese_bert, tmp_path / "tuned")
     assert not (tmp_path / "tuned").exists()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,20 @@ FASHION = ["ostrim", "jallep", "vundar", "kexomo", "bliway", "tigrun", "sapfet",
 """And some months later."""
 START = 1_690_000_000_000
 HOUR_MS = 3_600_000
+
+# Windows of some twenty records, and killed when the eighth one is applied.
+KILLED_IN_REPLAY = (
+    "import os, signal, sys, streams.windows as windows\n"
+    "windows.WINDOW_BYTES, windows.CONSUMED_AT_ONCE = 4_000, 20\n"
+    "applied, windows_done = windows.WindowReader.applied, []\n"
+    "def die(reader, window):\n"
+    "    applied(reader, window)\n"
+    "    windows_done.append(window)\n"
+    "    if len(windows_done) == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "windows.WindowReader.applied = die\n"
+    "from streams.commands import main\n"
+    "main(sys.argv[1:])"
+)
 LITTLE = ["--tune", "top-1", "--steps", "40", "--batch", "32", "--learning-rate", "1e-3", "--threads", "1"]
 
 
@@ -61,9 +77,9 @@ class Shop:
         file = write(self._folder / f"{topic}.jsonl", records)
         afterglow(self.data, "produce", file, "--topic", topic, "--wait")
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, program: Sequence[str] = ("-m", "streams")) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "streams", *arguments],
+            [sys.executable, *program, *arguments],
             env={**ENVIRONMENT, "AFTERGLOW_DATA_DIR": str(self.data)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -104,7 +120,7 @@ def test_a_shop_s_own_model_is_made_defended_and_kept_up_to_date(tmp_path: Path,
         assert "has learned nothing of this shop yet" in first["why"]
         assert "Query → clicked product, by texts alone, MRR@20" in first["why"]
         assert shop.generations() == {"main": False, "g2": True}
-        assert shop.models() == {"lock", "last.json", Path(first["model"]).name}
+        assert shop.models() == {"lock", "last.json", "attempts.json", Path(first["model"]).name}
 
         # A worse one isn't even replayed.
         code, said = shop.run("replay", "--model", disturbed)
@@ -119,10 +135,31 @@ def test_a_shop_s_own_model_is_made_defended_and_kept_up_to_date(tmp_path: Path,
         with shop.start("retrain", *LITTLE) as killed:
             until(lambda: killed.poll() is not None or (data / "models" / "task.json").exists(), 120)
             until(lambda: killed.poll() is not None or any("partial" in name for name in shop.models()), 120)
+            code, said = shop.run("retrain")
+            assert (code, "another `afterglow retrain` is at work" in said) == (1, True), said
             killed.kill()
         assert shop.generations() == {"main": False, "g2": True}
+
+        # Killed again in the middle of the replay: readers see nothing of it, and the next run completes it.
+        with shop.start("retrain", *LITTLE, program=("-c", KILLED_IN_REPLAY)) as killed:
+            _, said = killed.communicate()
+        assert killed.returncode == -signal.SIGKILL, said
+        assert shop.generations() == {"main": False, "g2": True, "g3": False}
+        made = {name for name in shop.models() if not name.endswith("json")} - {"lock", Path(first["model"]).name}
+        assert not any("partial" in name for name in made)
         again = shop.retrain()
         assert (again["outcome"], again["generation"]) == ("rolled out", "g3"), again
+        assert made == {Path(again["model"]).name}
         assert "of words are new to the model" in again["why"]
         assert shop.generations() == {"main": False, "g2": False, "g3": True}
-        assert shop.models() == {"lock", "last.json", Path(first["model"]).name, Path(again["model"]).name}
+        assert shop.models() == {"lock", "last.json", "attempts.json", Path(first["model"]).name, *made}
+        verdict: Any = afterglow_json(data, "verify")
+        assert (verdict["generation"], verdict["events"], verdict["different"]) == ("g3", 1000, 0)
+
+        # The way back, by its own model. What readers were led back from is not made again at once.
+        afterglow(data, "generations", "activate", "g2")
+        assert afterglow_json(data, "verify")["generation"] == "g2"
+        back = shop.retrain()
+        assert (back["outcome"], back["generation"]) == ("kept", "g2"), back
+        assert "was rolled out, and readers were led back" in back["why"]
+        assert shop.generations() == {"main": False, "g2": True, "g3": False}

@@ -9,13 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from encoders.training.pairs import Unwritable
 from sinks.collections import Built, Generation, Model
 from streams.evaluation.bootstrap import Interval
 from streams.evaluation.comparison import Measure
 from streams.rollout.drift import Drift
 from streams.rollout.judgement import GOOD_FOR_MS, Judgement, in_words, keep, kept
-from streams.rollout.models_folder import AtWork, ModelsFolder, Outcome, Task
+from streams.rollout.models_folder import AtWork, ModelsFolder
 from streams.rollout.pruning import superfluous
+from streams.rollout.task import Outcome, Task
 from streams.training.topics import Extent, Stretch
 
 TOPICS = {"searches": "s1", "purchases": "p1", "products": "c1"}
@@ -31,8 +33,10 @@ def task(name: str = "20260101-000000") -> Task:
         why=["asked for"],
         drift=Drift(learned_until=None, events=12, unseen_words=None, bad_matches=None, recall=[]),
         extent=Extent(stretch, stretch, stretch),
+        events=1000,
         cut=5,
         validation_from=4,
+        half_life_ms=1000,
         options={"steps": 10, "half": False},
     )
 
@@ -50,6 +54,24 @@ def test_a_task_is_there_until_its_outcome_is(tmp_path: Path) -> None:
         models.finish(outcome())
         assert (models.task(), models.last()) == (None, outcome())
         assert {path.name for path in models.folder.iterdir()} == {"lock", "last.json"}
+        assert models.attempts() == []
+
+
+def test_a_disk_that_is_full_leaves_a_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = ModelsFolder(tmp_path)
+    models.begin(task())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(Unwritable, match=r"last\.json can't be written .*No space left on device.*make room"):
+            models.finish(outcome())
+        with pytest.raises(Unwritable, match=r"judgement\.json can't be written"):
+            keep(tmp_path, judgement())
+    assert models.task() == task()
+    assert [path.name for path in tmp_path.iterdir()] == ["task.json"]
 
 
 def test_what_another_version_wrote_is_no_task(tmp_path: Path) -> None:
@@ -67,29 +89,39 @@ def test_only_one_holds_the_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_models_that_no_generation_and_no_task_needs_are_deleted(tmp_path: Path) -> None:
+def test_models_that_no_generation_and_no_task_needs_are_deleted_and_nothing_else(tmp_path: Path) -> None:
     models = ModelsFolder(tmp_path)
-    for name in ("served", "old", "refused", "under-way.partial", "left.partial"):
+    served, old, refused, under_way = (f"2026010{n}-000000" for n in range(1, 5))
+    for name in (served, old, refused, f"{under_way}.partial", f"{old}.partial", "somebody-s-own"):
         (tmp_path / name).mkdir()
-    models.begin(task("under-way"))
-    models.finish(outcome(str(models.path("refused"))))
-    models.begin(task("under-way"))
-    models.tidy(["", "/elsewhere/old", str(models.path("served"))])
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"served", "refused", "under-way.partial"}
+    models.finish(outcome(str(models.path(refused))), task(refused))
+    models.begin(task(under_way))
+    models.tidy(["", f"/elsewhere/{old}", str(models.path(served))])
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
+        served, refused, f"{under_way}.partial", "somebody-s-own",
+    }  # fmt: skip
 
 
 def test_what_is_given_up_leaves_no_training_but_its_model_until_it_is_known_that_nobody_needs_it(
     tmp_path: Path,
 ) -> None:
     models = ModelsFolder(tmp_path)
-    for name in ("made", "made.partial"):
+    made = task().name
+    for name in (made, f"{made}.partial"):
         (tmp_path / name).mkdir()
-    models.begin(task("made"))
-    models.abandon(task("made"))
+    models.begin(task())
+    models.abandon(task())
     assert models.task() is None
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert [path.name for path in tmp_path.iterdir()] == [made]
     models.tidy([])
     assert [*tmp_path.iterdir()] == []
+
+
+def test_what_somebody_put_there_is_not_ours(tmp_path: Path) -> None:
+    models = ModelsFolder(tmp_path)
+    assert models.holds(str(tmp_path / "20260101-000000"))
+    for elsewhere in ("", str(tmp_path / "ours"), "/elsewhere/20260101-000000"):
+        assert not models.holds(elsewhere)
 
 
 def generation(name: str, source: str, *, replayed: bool = True, complete: bool = True) -> Generation:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from encoders.protocol import TextKind
-from encoders.training.pairs import Examples, Pair, TrainingError, Unwritable
+from encoders.training.pairs import Examples, NoMemory, Pair, TrainingError, Unwritable
 from sinks.collections import Generation, Model
-from streams.commands import main, retraining
+from streams.commands import deciding, main, retraining
+from streams.commands.deciding import Asked, Decided
 from streams.commands.judging import InService
-from streams.commands.retraining import Asked, _too_little, retrain
+from streams.commands.retraining import retrain
 from streams.evaluation.files import Shop
 from streams.rollout.drift import Drift
-from streams.rollout.models_folder import ModelsFolder, Outcome, Task
+from streams.rollout.judgement import nothing_concluded
+from streams.rollout.models_folder import ModelsFolder
+from streams.rollout.task import Outcome, Task
 from streams.rules import recorded_fold
 from streams.settings import Settings, load
 from streams.training.topics import Extent, History, HistoryGone, Stretch
@@ -32,49 +36,64 @@ TASK = Task(
     why=["5.5% of words are new to the model (from 5% on)"],
     drift=Drift(learned_until=None, events=12, unseen_words=None, bad_matches=None, recall=[]),
     extent=Extent(STRETCH, STRETCH, STRETCH),
+    events=1000,
     cut=5,
     validation_from=4,
-    options={"seed": 1},
+    half_life_ms=1000,
+    options={"seed": 1, "batch": 128},
 )
 Afterglow = Callable[..., tuple[int, str, str]]
 DECIDED = Outcome(outcome="kept", at=1, why="nothing has drifted", generation="main")
 
 
 class Run:
-    """One run, of which readers see a generation of a model, and Qdrant has nothing to prune."""
+    """One run, of which readers see a generation of a model, and Qdrant has one to drop."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.models = ModelsFolder(folder)
         self.models.begin(TASK)
         self._monkeypatch = monkeypatch
         self.steps: list[str] = []
-        self.original = retraining._carried_out
+        self.options: dict[str, str | int | float | bool] = {}
+        self.decided: Outcome | Decided = DECIDED
 
         async def prune(*_: object) -> tuple[list[str], list[str]]:
             return ["g2"], [str(self.models.path(TASK.name))]
 
-        def decided(*_: object) -> Outcome:
+        def decide(*_: object) -> Outcome | Decided:
             self.steps.append("looks anew")
-            return DECIDED
+            return self.decided
 
-        def carried_out(_: Settings, __: ModelsFolder, task: Task, *___: object) -> Outcome:
-            self.steps.append(f"goes on with {task.name}")
-            return DECIDED
+        @contextmanager
+        def encoding_with(settings: Settings, model: str) -> Iterator[Settings]:
+            self.steps.append(f"goes on with {Path(model).name}")
+            yield settings
 
-        monkeypatch.setattr(retraining, "prune", prune)
-        monkeypatch.setattr(retraining, "_decided", decided)
-        monkeypatch.setattr(retraining, "_carried_out", carried_out)
+        self._stub("prune", prune)
+        self._stub("decide", decide)
+        self._stub("encoding_with", encoding_with)
+        self._stub("described", lambda _: Model("model", "its-own", 3))
         self.reads(lambda *_: History(Shop([], [], []), 0))
+        self.trains(lambda *_: self.models.path(TASK.name).mkdir())
+        self._monkeypatch.setattr(
+            retraining._Retraining, "_judgement", lambda *_: nothing_concluded(Shop([], [], []), ("parent", "new"), {})
+        )
+
+    def _stub(self, name: str, value: object) -> None:
+        self._monkeypatch.setattr(retraining, name, value)
 
     def reads(self, read: Callable[..., History]) -> None:
-        self._monkeypatch.setattr(retraining, "read_history", read)
+        self._stub("read_history", read)
+
+    def trains(self, train: Callable[..., None]) -> None:
+        self._monkeypatch.setattr(retraining._Retraining, "_train", train)
 
     def __call__(self, identity: str, source: str = "") -> Outcome:
         settings = load(environment={})
         model = Model("model", identity, 3, source)
         seen = Generation("g7", model, "secret", recorded_fold(settings.profiles), 1, replayed=True)
-        self._monkeypatch.setattr(retraining, "in_service", lambda _: InService(seen, frozenset()))
-        return retrain(settings, self.models, Asked(force=False, threads=1, options={}), lambda *_: None)
+        self._stub("in_service", lambda _: InService(seen, frozenset()))
+        return retrain(settings, self.models, Asked(force=False, threads=1, options=self.options), lambda *_: None)
 
 
 @pytest.fixture
@@ -83,9 +102,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_while_readers_see_the_model_that_it_began_from_it_goes_on(run: Run) -> None:
-    run("parent")
+    outcome = run("parent")
     assert run.steps == ["goes on with 20260101-000000"]
-    assert run.models.task() == TASK
+    assert (outcome.outcome, outcome.why) == (
+        "refused", "too little happened in the newest window to judge the new model by",
+    )  # fmt: skip
+    assert run.models.task() is None
+    assert run.models.last() == outcome
+    (attempt,) = run.models.attempts()
+    assert (attempt.task, attempt.outcome, attempt.why) == (TASK, "refused", outcome.why)
 
 
 def test_when_readers_had_been_led_over_only_the_tidying_is_left(run: Run) -> None:
@@ -106,44 +131,63 @@ def test_when_somebody_let_readers_see_another_model_it_is_given_up(run: Run) ->
     run.models.path(f"{TASK.name}.partial").mkdir()
     outcome = run("somebody-else-s")
     assert run.steps == ["looks anew"]
-    assert outcome == run.models.last() == DECIDED
+    assert outcome == run.models.last()
+    assert (outcome.outcome, outcome.why) == (DECIDED.outcome, DECIDED.why)
     assert run.models.task() is None
+    assert run.models.attempts() == []
     assert not run.models.path(f"{TASK.name}.partial").exists()
 
 
-def test_what_it_learned_from_is_gone_so_it_looks_anew(run: Run) -> None:
-    def gone(*_: object) -> History:
+def test_what_it_was_to_learn_from_is_gone_so_it_looks_anew(run: Run) -> None:
+    def gone(*_: object) -> None:
         raise HistoryGone("records are gone (retention)")
 
-    run.reads(gone)
+    run.trains(gone)
     run("parent")
     assert run.steps == ["looks anew"]
     assert run.models.task() is None
 
 
-def test_a_training_that_would_fail_again_is_given_up_and_one_that_had_no_room_is_not(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    carried_out = run.original
-    monkeypatch.setattr(retraining, "_carried_out", carried_out)
+def test_a_model_that_is_made_and_judged_needs_no_history(run: Run) -> None:
+    run.models.path(TASK.name).mkdir()
+    run.reads(lambda *_: pytest.fail("the topics were read"))
+    assert run("parent").outcome == "refused"
+
+
+def test_other_options_begin_anew_until_the_model_is_made(run: Run) -> None:
+    run.options = {"batch": 32}
+    run("parent")
+    assert run.steps == ["looks anew"]
+    run.steps.clear()
+    run.models.begin(TASK)
+    run.models.path(TASK.name).mkdir()
+    run("parent")
+    assert run.steps == ["goes on with 20260101-000000"]
+
+
+def test_a_training_that_would_fail_again_is_given_up_and_one_that_had_no_room_goes_on(run: Run) -> None:
     full = Unwritable(Path("checkpoint.pt"), OSError(28, "No space left on device"))
-    for failure, left in ((full, TASK), (TrainingError("the loss is nan"), None)):
+    for failure, left in ((full, TASK), (NoMemory("cuda"), TASK), (TrainingError("the loss is nan"), None)):
 
         def train(*_: object, failure: Exception = failure) -> None:
             raise failure
 
-        monkeypatch.setattr(retraining, "_train", train)
+        run.trains(train)
         with pytest.raises(type(failure)):
             run("parent")
         assert run.models.task() == left
+    (attempt,) = run.models.attempts()
+    assert (attempt.outcome, attempt.why) == ("failed", "the loss is nan")
 
 
 def test_what_is_too_little_to_learn_from_is_said_before_anything_is_trained() -> None:
     pair = Pair(TextKind.QUERY, ("tent",), "p1", "ada", 1)
     nothing = Examples({}, [pair] * 3, [], [], frozenset())
-    assert _too_little(nothing) == "3 pairs to learn from, and fewer than 200 teach nothing"
-    unmeasured = Examples({}, [pair] * 200, [], [], frozenset())
-    assert _too_little(unmeasured) == "0 searches or orders to measure it by, and fewer than 20 say nothing"
+    assert deciding._too_little(nothing) == "3 pairs to learn from, and fewer than 200 teach nothing"
+    one_class = Examples({}, [pair] * 200, [], [], frozenset())
+    assert deciding._too_little(one_class) == "all pairs lead to one product, and there is nothing to tell it from"
+    unmeasured = Examples({}, [pair, pair._replace(right="p2")] * 100, [], [], frozenset())
+    assert deciding._too_little(unmeasured) == "0 searches or orders to measure it by, and fewer than 20 say nothing"
 
 
 @pytest.fixture
