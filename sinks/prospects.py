@@ -272,8 +272,8 @@ class Prospects:
         counts = np.zeros((len(ids), len(COUNTS)))
         counts[there] = statistics.counts[known]
         counts *= 2.0 ** (-max(at - statistics.as_of, 0) * _PER_HALF_LIFE)
-        sold_20, sold_5, clicked, buyers, repeats = counts.T
-        return Product(sold_20, sold_5, clicked, age, never, buyers, repeats)
+        sold_20, sold_5, clicked, buyers, repeats, surprise = counts.T
+        return Product(sold_20, sold_5, clicked, age, never, buyers, repeats, surprise)
 
 
 _OF_NOBODY: Final = [

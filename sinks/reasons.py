@@ -83,7 +83,7 @@ def _parts_of(prospects: Prospects, place: int, worth: Mapping[str, float], time
                 parts[cause] = likeness * values[product_id] / total
     elif likeness > 0.0:
         parts["interest", -1 - row] = likeness
-    selling = worth["sold_20"] + worth["sold_5"] + worth.get("clicked", 0.0)
+    selling = worth["sold_20"] + worth["sold_5"] + worth.get("clicked", 0.0) + max(worth.get("surprise", 0.0), 0.0)
     if selling > 0.0:
         parts["popular", 0] = selling
     if worth["fresh"] > _LEAST_PART:

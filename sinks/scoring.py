@@ -29,6 +29,7 @@ NEW_TO_THE_PERSON: Final = (
     "fresh",
     "never_sold",
     "repeatable",
+    "surprise",
     "bias",
 )
 BOUGHT_BEFORE: Final = (
@@ -60,7 +61,7 @@ PRIOR: Final = Weights(
     # That something was clicked just now speaks for it where people go on to buy it, and against it where they go on
     # looking, so it counts nothing until the shop has shown which.
     # What the catalogue says goes together counts as if everybody bought it together, until orders say otherwise.
-    np.array([0.65, 0.4, 0.65, 0.09, 0.46, 0.5, 0.4, 0.0, 1.38, -0.32, -1.14, -6.0]),
+    np.array([0.65, 0.4, 0.65, 0.09, 0.46, 0.5, 0.4, 0.0, 1.38, -0.32, -1.14, 1.0, -6.0]),
     # A person's own rate of repeats counts in full until the shop's orders have been learned from, so that the list
     # follows the shop: one that sells nothing twice is not shown what was bought.
     np.array([0.22, 0.02, 0.18, 0.27, 0.16, 0.49, 0.27, 0.99, 0.34, 0.24, 1.0, -0.28, 0.05, -4.26]),
@@ -91,6 +92,7 @@ class Product(NamedTuple):
     never_sold: Floats  # 1 where nobody bought it and nothing says that it is new
     buyers: Floats
     repeats: Floats
+    surprise: Floats  # by `sinks.statistics.surprise_of`
 
 
 class Searched(NamedTuple):
@@ -155,6 +157,7 @@ def new_features(together: Floats, likeness: Floats, related: Floats, product: P
             np.exp(-product.age_ms / (_FRESH_DAYS * DAY_MS)),
             product.never_sold,
             _repeatable(product.repeats, product.buyers),
+            product.surprise,
             np.ones(len(together)),
         ],
         axis=1,

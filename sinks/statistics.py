@@ -29,13 +29,14 @@ RELATED: Final = 16
 HALF_LIFE_MS: Final = {"sold_5": 5 * 86_400_000.0, "sold_20": 20 * 86_400_000.0, "clicked": 14 * 86_400_000.0}
 """After it, a sale (or a click) counts half."""
 
-COUNTS: Final = ("sold_20", "sold_5", "clicked", "buyers", "repeats")
+COUNTS: Final = ("sold_20", "sold_5", "clicked", "buyers", "repeats", "surprise")
 
 NEVER: Final = np.iinfo(np.int64).max
 """When a product was first sold that was only clicked."""
 
 _POPULAR: Final = 200
 _NEWS_MS: Final = 30 * 86_400_000  # for so long a product that nobody bought yet is news
+_UNSURPRISING: Final = 10.0  # of so many buyers what was foretold is believed by half; 3 are worth as much
 _LISTS: Final = 1000.0  # lists that `shown` is counted in
 
 
@@ -91,6 +92,7 @@ class Statistics:
     sold_20: Floats
     clicked: Floats
     shown: Floats  # of 1,000 recent lists, how many hold it
+    surprise: Floats  # by `surprise_of`
     together: Neighbourhood  # bought by the same people
     alike: Neighbourhood  # of like text
     related: Neighbourhood  # by the catalogue's word, and bought together with those
@@ -100,7 +102,7 @@ class Statistics:
     ids: NDArray[np.object_] = field(init=False)
     """`product_ids` as an array."""
     counts: NDArray[np.float32] = field(init=False)
-    """The columns of `COUNTS`, [n, 5]."""
+    """The columns of `COUNTS`, [n, 6]."""
     popular: NDArray[np.int64] = field(init=False)
     """Rows of what sells best now, to somebody of whom nothing is known."""
     unseen: NDArray[np.bool_] = field(init=False)
@@ -138,6 +140,14 @@ def shown_in_a_thousand(shown: NDArray[np.float64], lists: float) -> Floats:
     return (shown * (_LISTS / max(lists, _LISTS))).astype(np.float32)
 
 
+def surprise_of(taken: NDArray[np.float64], foretold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """ln((taken + 10) / (foretold + 10)): how much more often those it was new to took a product than the score had
+    foretold, both decayed. What nothing else tells of it: a gamma-Poisson rate, so that little says little.
+    """
+    ratio: NDArray[np.float64] = np.log((taken + _UNSURPRISING) / (foretold + _UNSURPRISING))
+    return ratio
+
+
 def no_neighbours(products: int, most: int = NEIGHBOURS) -> Neighbourhood:
     return Neighbourhood(np.zeros((products, most), np.int32), np.zeros((products, most), np.float32))
 
@@ -153,6 +163,7 @@ NO_STATISTICS: Final = Statistics(
     sold_20=np.zeros(0, np.float32),
     clicked=np.zeros(0, np.float32),
     shown=np.zeros(0, np.float32),
+    surprise=np.zeros(0, np.float32),
     together=no_neighbours(0),
     alike=no_neighbours(0),
     related=no_neighbours(0, 0),
@@ -174,8 +185,8 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     clicks: bytes
 
 
-_FORMAT: Final = 3
-_COLUMNS: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
+_FORMAT: Final = 4
+_COLUMNS: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown", "surprise")
 
 
 def encode_statistics(statistics: Statistics) -> bytes:

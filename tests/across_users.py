@@ -57,7 +57,7 @@ def statistics_of(
     sold = first_sold or {}
     columns = {
         name: np.array([counts.get(name, {}).get(product_id, 0.0) for product_id in product_ids], np.float32)
-        for name in ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
+        for name in ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown", "surprise")
     }
     return Statistics(
         as_of=as_of,

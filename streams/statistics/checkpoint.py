@@ -10,13 +10,14 @@ import numpy as np
 from scipy import sparse
 
 from sinks.scoring import PRIOR, Weights
-from streams.statistics.fold import BOUGHT, COUNTED, Bounds, Order, Shopper, StatisticsFold
+from streams.statistics.columns import COUNTED
+from streams.statistics.fold import BOUGHT, Bounds, Order, Shopper, StatisticsFold
 from streams.statistics.learning import Learner
 from streams.statistics.pairs import Pairs
 from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
 
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):

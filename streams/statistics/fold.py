@@ -20,7 +20,6 @@ from sinks.scoring import (
     DAY_MS,
     UNSURE_CLICKS,
     Habit,
-    Product,
     Searched,
     Weights,
     asked_of,
@@ -31,16 +30,15 @@ from sinks.scoring import (
     together_of,
 )
 from sinks.statistics import (
-    HALF_LIFE_MS,
     NEVER,
     Neighbourhood,
     Statistics,
-    is_news,
     no_neighbours,
     shown_in_a_thousand,
 )
 from streams.profiles import stable_hash
-from streams.statistics.learning import Learner
+from streams.statistics.columns import Columns
+from streams.statistics.learning import Learner, probability_of
 from streams.statistics.pairs import Pairs
 from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
@@ -55,7 +53,6 @@ _ORDER_MS: Final = 1_800_000  # an order is complete so long after its first lin
 _REFRESH_MS: Final = 3 * DAY_MS  # how often similarities are computed anew; every day is no better (online-retail)
 _UNREFRESHED: Final = 0.1  # or when so large a share of all lines has come since
 _FEW_LINES: Final = 16
-_SHOWN_HALF_LIFE_MS: Final = 20 * DAY_MS
 _LIST: Final = 20  # products of a list, where it is counted what would be shown
 _BEST: Final = 200  # of the products new to a user, so many of the best-scored are learned from
 _RANDOM: Final = 20  # and so many others
@@ -106,7 +103,7 @@ class StatisticsFold:
         self.users: dict[int, Shopper] = {}
         self.halvings = 0
         """Of all users those whose hash begins with so many zero bits are in the sample."""
-        self.columns = _Columns()
+        self.columns = Columns()
         self.pairs = Pairs()
         self.learner = Learner()
         self.clicks = Clicks(self._bounds.queries)
@@ -204,6 +201,7 @@ class StatisticsFold:
             sold_20=columns.sold_20[:products].astype(np.float32),
             clicked=columns.clicked[:products].astype(np.float32),
             shown=shown_in_a_thousand(columns.shown[:products], columns.lists),
+            surprise=columns.surprise(slice(products), self.now).astype(np.float32),
             together=_widened(self._together, products),
             alike=_widened(self._alike, products),
             related=_widened(self._related, products),
@@ -312,6 +310,7 @@ class StatisticsFold:
         again = bought @ self.learner.weights.bought
         best = _highest(scores, _BEST)
         self._count_shown(np.concatenate([pool[best], seen]), np.concatenate([scores[best], again]), ts)
+        self._note_foretold(pool, scores, self._among(pool, ordered), ts)
         sample = self._among(pool, others)
         sample[best] = True
         self.learner.learn_new(features[sample], self._among(pool[sample], ordered))
@@ -333,8 +332,10 @@ class StatisticsFold:
             self.columns.products(pool, ts),
             self._searched(before, pool, ts),
         )
+        scores = features @ self.learner.weights.new
+        self._note_foretold(pool, scores, pool == clicked, ts)
         sample = self._among(pool, others)
-        sample[_highest(features @ self.learner.weights.new, _BEST)] = True
+        sample[_highest(scores, _BEST)] = True
         self.learner.learn_new(features[sample], pool[sample] == clicked)
 
     def _pool(self, near: NDArray[np.bool_], seen: Rows) -> tuple[Rows, Rows]:
@@ -363,6 +364,10 @@ class StatisticsFold:
         marked = np.zeros(len(self.product_ids), np.bool_)
         marked[those] = True
         return marked[rows]
+
+    def _note_foretold(self, rows: Rows, scores: NDArray[np.float64], taken: NDArray[np.bool_], ts: int) -> None:
+        self.columns.add("foretold", rows, ts, times=probability_of(scores))
+        self.columns.add("taken", rows[taken], ts)
 
     def _count_shown(self, rows: Rows, scores: NDArray[np.float64], ts: int) -> None:
         self.columns.add("shown", rows[_highest(scores, _LIST)], ts)
@@ -454,65 +459,3 @@ def habit_of(shopper: Shopper, which: NDArray[np.bool_], ts: int) -> Habit:
         repeats=shopper.repeats,
         later_lines=shopper.later_lines,
     )
-
-
-_DECAYING: Final = {**HALF_LIFE_MS, "shown": _SHOWN_HALF_LIFE_MS}
-COUNTED: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")
-
-
-class _Columns:
-    """What is counted of each product: arrays with room to grow. What decays has decayed until `as_of`, and what has
-    come since weighs more in return.
-    """
-
-    def __init__(self) -> None:
-        self.first_sold = self.announced = np.zeros(0, np.int64)
-        self.buyers = self.repeats = self.sold_5 = self.sold_20 = self.clicked = self.shown = np.zeros(0)
-        self.lists = 0.0  # lists that `shown` was counted in, decayed like it
-        self.as_of = 0
-
-    def reserve(self, products: int) -> None:
-        more = max(products, 2 * len(self.buyers), 1024) - len(self.buyers) if products > len(self.buyers) else 0
-        if more:
-            self.first_sold = np.concatenate([self.first_sold, np.full(more, NEVER, np.int64)])
-            self.announced = np.concatenate([self.announced, np.zeros(more, np.int64)])
-            for name in COUNTED:
-                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(more)]))
-
-    def gain(self, name: str, at: int) -> float:
-        """What one of that time weighs."""
-        return float(2.0 ** min((at - self.as_of) / _DECAYING[name], 1000.0))
-
-    def add(self, name: str, rows: Rows | int, at: int, *, times: float = 1.0) -> None:
-        getattr(self, name)[rows] += times * self.gain(name, at)
-
-    def decay(self, now: int) -> None:
-        """Everything that decays, until `now`."""
-        self.lists /= self.gain("shown", now)
-        for name in _DECAYING:
-            setattr(self, name, getattr(self, name) / self.gain(name, now))
-        self.as_of = now
-
-    def products(self, rows: Rows, at: int) -> Product:
-        """As of `at`; what has decayed already isn't made more again."""
-        first = self.first_sold[rows]
-        first = np.where(is_news(first, self.announced[rows], at), self.announced[rows], first)
-        never = first == NEVER
-        since = max(at, self.as_of)
-        return Product(
-            sold_20=self.sold_20[rows] / self.gain("sold_20", since),
-            sold_5=self.sold_5[rows] / self.gain("sold_5", since),
-            clicked=self.clicked[rows] / self.gain("clicked", since),
-            age_ms=np.where(never, np.inf, np.maximum(at - np.where(never, 0, first), 0)),
-            never_sold=never.astype(np.float64),
-            buyers=self.buyers[rows],
-            repeats=self.repeats[rows],
-        )
-
-    def of(self, rows: Rows) -> _Columns:
-        kept = _Columns()
-        kept.as_of, kept.lists = self.as_of, self.lists
-        kept.first_sold, kept.announced = self.first_sold[rows], self.announced[rows]
-        for name in COUNTED:
-            setattr(kept, name, getattr(self, name)[rows])
-        return kept

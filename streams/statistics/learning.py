@@ -35,8 +35,13 @@ class Learner:
         _step(self.weights.bought, self.squares.bought, features, ordered)
 
 
+def probability_of(scores: Floats) -> Floats:
+    """Of log-odds."""
+    probability: Floats = 1.0 / (1.0 + np.exp(-np.clip(scores, -_STEEPEST, _STEEPEST)))
+    return probability
+
+
 def _step(weights: Floats, squares: Floats, features: Floats, ordered: NDArray[np.bool_]) -> None:
-    odds = np.clip(features @ weights, -_STEEPEST, _STEEPEST)
-    gradient = features.T @ (1.0 / (1.0 + np.exp(-odds)) - ordered)
+    gradient = features.T @ (probability_of(features @ weights) - ordered)
     squares += gradient**2
     weights -= _RATE * gradient / np.sqrt(np.maximum(squares, 1e-12))

@@ -47,7 +47,7 @@ def habits(**columns: list[float] | int) -> Habit:
 
 
 def test_there_is_a_weight_for_every_feature():
-    assert (len(PRIOR.new), len(PRIOR.bought)) == (len(NEW_TO_THE_PERSON), len(BOUGHT_BEFORE)) == (12, 14)
+    assert (len(PRIOR.new), len(PRIOR.bought)) == (len(NEW_TO_THE_PERSON), len(BOUGHT_BEFORE)) == (13, 14)
 
 
 def test_what_a_history_lends_is_worth_less_the_longer_the_history_is():
@@ -63,7 +63,14 @@ def test_without_a_history_nothing_is_divided_by_nothing():
 
 def test_a_product_that_is_new_to_somebody():
     product = products(
-        sold_20=[9.0], sold_5=[3.0], clicked=[1.0], age_ms=[30 * DAY_MS], never_sold=[0.0], buyers=[6.0], repeats=[3.0]
+        sold_20=[9.0],
+        sold_5=[3.0],
+        clicked=[1.0],
+        age_ms=[30 * DAY_MS],
+        never_sold=[0.0],
+        buyers=[6.0],
+        repeats=[3.0],
+        surprise=[0.875],
     )
     searched = Searched(asked=np.array([0.75]), just_clicked=np.array([0.5]))
     (row,) = new_features(np.array([0.5]), np.array([0.25]), np.array([0.125]), product, searched).tolist()
@@ -80,6 +87,7 @@ def test_a_product_that_is_new_to_somebody():
             "fresh": math.exp(-1),
             "never_sold": 0.0,
             "repeatable": 4.5 / 19.0,  # (3 + 1.5) / (6 + 3 + 10)
+            "surprise": 0.875,
             "bias": 1.0,
         }
     )
@@ -89,7 +97,7 @@ def test_a_product_of_which_nothing_is_known():
     (row,) = new_features(
         np.zeros(1), np.zeros(1), np.zeros(1), products(never_sold=[1.0]), Searched.nothing(1)
     ).tolist()
-    assert row == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.15, 1.0])
+    assert row == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.15, 0.0, 1.0])
 
 
 def test_a_product_that_somebody_bought_before():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from sinks.statistics import (
     decode_statistics,
     encode_statistics,
     shown_in_a_thousand,
+    surprise_of,
 )
 
 NOW = 1_700_000_000_000
@@ -102,9 +105,26 @@ def test_showings_are_counted_in_a_thousand_lists():
     assert shown_in_a_thousand(np.array([0.0]), 0.0).tolist() == [0.0]
 
 
+def test_a_surprise_is_how_much_more_often_something_is_taken_than_was_foretold():
+    taken, foretold = np.array([30.0, 0.0, 0.0, 1.0]), np.array([10.0, 10.0, 0.0, 0.0])
+    expected = [math.log(2), -math.log(2), 0.0, math.log(1.1)]
+    assert surprise_of(taken, foretold).tolist() == pytest.approx(expected), "one buyer says little"
+
+
 def same(a: Statistics, b: Statistics) -> None:
     assert (a.as_of, list(a.product_ids)) == (b.as_of, list(b.product_ids))
-    for name in ("first_sold", "announced", "buyers", "repeats", "sold_5", "sold_20", "clicked", "shown", "popular"):
+    for name in (
+        "first_sold",
+        "announced",
+        "buyers",
+        "repeats",
+        "sold_5",
+        "sold_20",
+        "clicked",
+        "shown",
+        "surprise",
+        "popular",
+    ):
         assert getattr(a, name).tolist() == getattr(b, name).tolist(), name
     parts = [(*one.together, *one.alike, *one.related, *one.weights) for one in (a, b)]
     for ours, theirs in zip(*parts, strict=True):
@@ -147,11 +167,11 @@ def test_what_is_not_readable_is_refused_in_words(data):
 
 def test_another_format_is_refused_by_its_number():
     wire = msgspec.msgpack.decode(encode_statistics(SHOP))
-    with pytest.raises(ValueError, match="are of format 7, and this version reads 3"):
+    with pytest.raises(ValueError, match="are of format 7, and this version reads 4"):
         decode_statistics(msgspec.msgpack.encode([7, *wire[1:]]))
 
 
 def test_weights_of_other_features_are_refused():
     wire = msgspec.msgpack.decode(encode_statistics(SHOP))
-    with pytest.raises(ValueError, match="this version reads 3"):
+    with pytest.raises(ValueError, match="this version reads 4"):
         decode_statistics(msgspec.msgpack.encode([*wire[:-2], wire[-2][:-8], wire[-1]]))

@@ -67,6 +67,7 @@ def everything(statistics: Statistics) -> list[np.ndarray]:
         *(getattr(statistics, name) for name in ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown")),
         statistics.together.similarity,
         statistics.alike.similarity,
+        statistics.surprise,
         *statistics.weights,
     ]
 
@@ -190,6 +191,23 @@ def test_what_would_be_shown_is_counted():
 
 
 # Bounds
+
+
+def test_what_people_take_though_little_speaks_for_it_is_a_surprise_and_what_they_leave_the_other_way_round():
+    before = [orders(user, "ab") for user in range(20)]  # everything speaks for b, and nothing for c
+    after = [orders(1000 + user, "a", "c", start=START + (2 + user) * DAY) for user in range(40)]
+    surprise = column(folded(in_time(*before, *after)).statistics(), "surprise")
+    assert surprise["c"] > 0.1
+    assert surprise["b"] < -0.2
+    assert surprise["a"] == pytest.approx(0.0, abs=0.1), "it was new to nobody who came back"
+
+
+def test_surprises_fade_by_a_half_life_of_30_days():
+    folding = folded([])
+    folding.know(["a"])
+    folding.columns.add("taken", 0, 0, times=30.0)
+    assert folding.columns.surprise(slice(1), 0).tolist() == pytest.approx([np.log(4.0)])
+    assert folding.columns.surprise(slice(1), 30 * DAY).tolist() == pytest.approx([np.log(2.5)])
 
 
 def test_beyond_the_bound_of_users_half_of_them_are_the_sample():
