@@ -132,9 +132,6 @@ class Ledger:
     open_order: int = 0  # 64-bit hash of the newest order; 0: none yet
     event_ids: list[int] = field(default_factory=list)  # 64-bit hashes of the newest, oldest first
     noise: dict[str, int] = field(default_factory=dict)  # events that weighed less, by reason; stored beside the bytes
-    at_rest: bytes = field(
-        default=b"", repr=False, compare=False
-    )  # what it was read from; whoever changes it empties this
 
     @property
     def history(self) -> NDArray[np.void]:

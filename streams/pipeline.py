@@ -1,9 +1,10 @@
 """Between a Faust agent and an updater: the agent hands events over, batches form by themselves.
 
-An agent that did the work itself would take nothing in meanwhile. So it only puts events into a bounded buffer; two
-tasks do the rest. One takes all that have come and makes a batch ready (which encodes its texts) while the other
-applies the batch before it (which folds and writes), then acknowledges it. Batches are applied one at a time and
-acknowledged in the order in which their events came, so a committed offset is never beyond what is stored.
+An agent that did the work itself would take nothing in meanwhile. So it only puts events into a bounded buffer. The
+pipeline takes all that have come, makes a batch of them ready (which encodes its texts) and applies it (which folds
+and writes) while the batches before it are still being applied: neither it nor Qdrant idles while the last of a batch
+is stored. They are acknowledged in the order in which their events came, so a committed offset is never beyond what
+is stored.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Intake(Generic[Event]):
 
 
 class Pipeline(Generic[Event, Ready]):
-    """Takes batches, makes them ready, applies and acknowledges them, one after the other."""
+    """Takes batches, makes them ready one by one, applies some at once, and acknowledges them one after the other."""
 
     def __init__(
         self,
@@ -59,13 +60,18 @@ class Pipeline(Generic[Event, Ready]):
         prepare: Callable[[Sequence[Event]], Awaitable[Ready]],
         apply: Callable[[Ready], Awaitable[None]],
         acknowledge: Callable[[Sequence[Event]], Awaitable[None]],
+        at_once: int,
     ) -> None:
-        """`take` waits for events and gives some, in order; none mean that there will be no more."""
+        """`take` waits for events and gives some, in order; none mean that there will be no more.
+
+        `apply` is begun in the order of the batches, and not in turn: what must not be done at once it has to keep
+        apart. `at_once` bounds the batches that are taken and not acknowledged yet.
+        """
         self._take = take
         self._prepare = prepare
         self._apply = apply
         self._acknowledge = acknowledge
-        self._ready: asyncio.Queue[tuple[Sequence[Event], Ready] | None] = asyncio.Queue(maxsize=1)
+        self._places = asyncio.Semaphore(at_once)
         self._at_work = 0
 
     @property
@@ -75,24 +81,25 @@ class Pipeline(Generic[Event, Ready]):
 
     async def run(self) -> None:
         """Runs until there are no more events, or until a batch fails for good: that error is raised, with nothing
-        of the batch acknowledged.
+        of the batch, nor of any after it, acknowledged.
         """
+        before: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._prepare_batches(), name="prepare")
-            tasks.create_task(self._apply_batches(), name="apply")
+            while True:
+                await self._places.acquire()
+                events = await self._take()
+                if not events:
+                    return
+                self._at_work += 1
+                before = tasks.create_task(self._finish(events, await self._prepare(events), before))
 
-    async def _prepare_batches(self) -> None:
-        while events := await self._take():
-            self._at_work += 1
-            await self._ready.put((events, await self._prepare(events)))
-        await self._ready.put(None)
-
-    async def _apply_batches(self) -> None:
-        while (batch := await self._ready.get()) is not None:
-            events, ready = batch
-            await self._apply(ready)
-            await self._acknowledge(events)
-            self._at_work -= 1
+    async def _finish(self, events: Sequence[Event], ready: Ready, before: asyncio.Task[None] | None) -> None:
+        await self._apply(ready)
+        if before is not None:
+            await before
+        await self._acknowledge(events)
+        self._at_work -= 1
+        self._places.release()
 
 
 def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -164,7 +164,7 @@ class Replay:
             on_assignment=lambda partitions: loop.call_soon_threadsafe(self._assigned, partitions),
         )
         pipeline: Pipeline[Window, tuple[Batch, ProductBatch]] = Pipeline(
-            self._take, prepare=self._prepare, apply=self._apply, acknowledge=self._acknowledge
+            self._take, prepare=self._prepare, apply=self._apply, acknowledge=self._acknowledge, at_once=2
         )
         try:
             async with asyncio.TaskGroup() as tasks:

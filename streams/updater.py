@@ -8,7 +8,7 @@ contiguously from the group's committed offset, and acknowledge them only when i
     3. Load the users of the batch; encode; fold, in offset order, what is new.     `prepare`, `_fold`
     4. Upsert on the condition that `version` is one that was read.                 (sinks.writes)
     5. Whatever the answer, read the versions back; redo the users that are not mine. `_until_written`
-    6. Only when every user of the batch is done does `apply` return; the driver then acknowledges.
+    6. Only when every user of the batch is done does `apply` return; the driver then acknowledges, batch by batch.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from streams.dead_letters import DeadLetter
 from streams.events import InvalidEvent, Purchase, Search, check_key, decode_purchase, decode_search
 from streams.profiles import Contribution, FoldEvent, Rules, fold, settle_state, stable_hash
 from streams.records import Record, dead_letter
+from streams.turns import Turn, Turns
 
 _LEAST_CHUNK_USERS: Final = 16  # a call costs as much as ten profiles in it
 
@@ -118,9 +119,10 @@ class Figures:
 
 
 class Updater:
-    """Folds batches of records into stored profiles. One at a time: `apply` of a batch before `apply` of the next.
+    """Folds batches of records into stored profiles.
 
-    `prepare` may run for batch n+1 while `apply` runs for batch n.
+    `apply` may run for batch n+1 while it does for batch n, if it was called in that order: users of both wait until
+    all of batch n is stored. So may `prepare`.
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class Updater:
         self._chunk_users = chunk_users
         self._writes_in_flight = writes_in_flight
         self._in_flight = asyncio.Semaphore(writes_in_flight)
+        self._turns = Turns()
         self._clock = clock
         self.mean: Vector = np.zeros(0, np.float32)
         self.support = UNKNOWN_CATALOGUE
@@ -202,11 +205,15 @@ class Updater:
         nothing beside those of the ledger, and folding them could lose or double others.
 
         Raises PermanentWriteError, PermanentReadError or StateError where no retry can help; nothing of the batch may
-        then be acknowledged.
+        then be acknowledged. Nor may anything of batches begun after it: those of the same users raise BatchFailed.
         """
-        await self._insert_titled_products(batch)
-        inline = len(batch.events) <= self._refresh.inline_users
-        await self._in_chunks(batch.events, _Refresh(due=inline))
+        refresh = _Refresh(due=len(batch.events) <= self._refresh.inline_users)
+        with self._turns.take(batch.events) as turn:
+            await self._insert_titled_products(batch)
+            async with asyncio.TaskGroup() as tasks:
+                for before, ids in turn.parts.items():
+                    users = {id_: batch.events[id_] for id_ in ids}
+                    tasks.create_task(self._in_their_turn(users, before, refresh))
         understood = [event for events in batch.events.values() for event in events]
         batch.dead += [dead_letter(event.record, event.misplaced) for event in understood if event.misplaced]
         self.figures.events += len(understood)
@@ -235,6 +242,14 @@ class Updater:
         """Derives everything readers see anew for these profiles, whether or not anything has changed."""
         await self._in_chunks({id_: [] for id_ in point_ids}, _Refresh(due=True, all=True, snapshot=snapshot))
         self.figures.refreshed += len(point_ids)
+
+    async def _in_their_turn(
+        self, users: Mapping[str, list[_Understood]], before: Turn | None, refresh: _Refresh
+    ) -> None:
+        """An event folded in before an earlier one of its user would make that one look applied."""
+        if before is not None:
+            await before.over()
+        await self._in_chunks(users, refresh)
 
     async def _in_chunks(self, users: Mapping[str, list[_Understood]], refresh: _Refresh) -> None:
         waiting = list(users.items())

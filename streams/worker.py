@@ -54,6 +54,9 @@ Ready = TypeVar("Ready")
 STOP_SECONDS: Final = 15.0
 """How long a failed worker may take to leave the group in order; then it exits all the same."""
 
+BATCHES_AT_ONCE: Final = 3
+"""One is made ready, one is folded in, and of one the last part is being stored."""
+
 TOPIC_CHECK_SECONDS: Final = 1.0
 _GENERATION_CHECK_SECONDS: Final = 1.0
 _GROUP_CHECK_SECONDS: Final = 0.5
@@ -191,7 +194,7 @@ class _Worker:
                     event.ack()
                 watch.acknowledged()
 
-            return Pipeline(take, prepare=prepared, apply=apply, acknowledge=acknowledge)
+            return Pipeline(take, prepare=prepared, apply=apply, acknowledge=acknowledge, at_once=BATCHES_AT_ONCE)
 
         self._event_pipeline: Pipeline[EventT[bytes], Batch] = pipeline(
             self._events, self._event_watch, keeper.prepare_events, keeper.apply_events

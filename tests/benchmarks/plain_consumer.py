@@ -27,6 +27,7 @@ from streams.products import ProductBatch
 from streams.records import Record
 from streams.settings import Settings, load
 from streams.updater import Batch
+from streams.worker import BATCHES_AT_ONCE
 
 _COMMIT_MS: Final = 1000  # as often as a worker
 
@@ -40,7 +41,11 @@ class PlainConsumer:
         self._assigned = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._pipeline: Pipeline[Message, tuple[ProductBatch, Batch]] = Pipeline(
-            self._take, prepare=self._prepare, apply=self._apply, acknowledge=self._acknowledge
+            self._take,
+            prepare=self._prepare,
+            apply=self._apply,
+            acknowledge=self._acknowledge,
+            at_once=BATCHES_AT_ONCE,
         )
         self._consumer = Consumer(
             {

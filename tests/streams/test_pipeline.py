@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from streams.pipeline import Intake, Pipeline
+from streams.pipeline import Intake, Pipeline, first_failure
 
 
 class Recorder:
@@ -35,12 +35,15 @@ class Recorder:
         return [event for step, events in self.log if step == what for event in events]
 
 
-def pipeline_of(intake: Intake[int], recorder: Recorder, batch_events: int = 3) -> Pipeline[int, list[int]]:
+def pipeline_of(
+    intake: Intake[int], recorder: Recorder, batch_events: int = 3, at_once: int = 2
+) -> Pipeline[int, list[int]]:
     return Pipeline(
         lambda: intake.take(batch_events, 0.001),
         prepare=recorder.prepare,
         apply=recorder.apply,
         acknowledge=recorder.acknowledge,
+        at_once=at_once,
     )
 
 
@@ -61,17 +64,66 @@ async def test_every_event_is_prepared_applied_and_acknowledged_once_in_order():
     running.cancel()
 
 
-async def test_a_batch_is_prepared_while_the_one_before_it_is_applied_and_no_further():
+async def test_as_many_batches_are_at_work_as_it_was_told_and_no_more_are_taken():
     intake, recorder = Intake[int](100), Recorder()
     recorder.may_apply.clear()
     running = asyncio.create_task(pipeline_of(intake, recorder).run())
     for event in range(12):
         await intake.put(event)
-    await until(lambda: len(recorder.of("prepare")) >= 9)
+    await until(lambda: len(recorder.of("prepare")) >= 6)
     await asyncio.sleep(0.05)
-    assert len(recorder.of("prepare")) == 9  # one applied, one ready, one that waits for its place
+    assert len(recorder.of("prepare")) == 6
     assert recorder.of("acknowledge") == []
     running.cancel()
+
+
+async def test_a_batch_that_is_done_before_an_earlier_one_is_acknowledged_after_it():
+    first, log = asyncio.Event(), list[tuple[str, int]]()
+    batches = [[1], [2], [3]]
+
+    async def take() -> list[int]:
+        return batches.pop(0) if batches else []
+
+    async def prepare(events: list[int]) -> list[int]:
+        return events
+
+    async def apply(events: list[int]) -> None:
+        if events == [1]:
+            await first.wait()
+        log.append(("applied", events[0]))
+
+    async def acknowledge(events: list[int]) -> None:
+        log.append(("acknowledged", events[0]))
+
+    pipeline = Pipeline(take, prepare=prepare, apply=apply, acknowledge=acknowledge, at_once=2)
+    running = asyncio.create_task(pipeline.run())
+    await until(lambda: log)
+    await asyncio.sleep(0.01)
+    assert (log, batches) == ([("applied", 2)], [[3]])
+    first.set()
+    await running
+    assert [event for what, event in log if what == "acknowledged"] == [1, 2, 3]
+
+
+async def test_nothing_that_was_done_after_a_batch_that_fails_is_acknowledged():
+    recorder, failing = Recorder(), asyncio.Event()
+    batches = [[1], [2]]
+
+    async def take() -> list[int]:
+        return batches.pop(0) if batches else []
+
+    async def apply(events: list[int]) -> None:
+        if events == [1]:
+            await failing.wait()
+            raise RuntimeError("refused for good")
+        await recorder.apply(events)
+        failing.set()
+
+    pipeline = Pipeline(take, prepare=recorder.prepare, apply=apply, acknowledge=recorder.acknowledge, at_once=3)
+    with pytest.raises(ExceptionGroup) as failure:
+        await pipeline.run()
+    assert isinstance(first_failure(failure.value), RuntimeError)
+    assert (recorder.of("apply"), recorder.of("acknowledge")) == ([2], [])
 
 
 async def test_a_batch_that_fails_for_good_ends_the_pipeline_and_nothing_from_it_on_is_acknowledged():
@@ -92,7 +144,9 @@ async def test_a_pipeline_without_more_events_ends_when_all_are_acknowledged():
     async def take() -> list[int]:
         return batches.pop(0) if batches else []
 
-    pipeline = Pipeline(take, prepare=recorder.prepare, apply=recorder.apply, acknowledge=recorder.acknowledge)
+    pipeline = Pipeline(
+        take, prepare=recorder.prepare, apply=recorder.apply, acknowledge=recorder.acknowledge, at_once=2
+    )
     await pipeline.run()
     assert recorder.of("acknowledge") == [1, 2, 3, 4, 5]
     assert not pipeline.busy

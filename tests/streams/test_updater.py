@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +23,15 @@ from sinks.derivation import DerivationRules
 from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, Ledger, ProfileState
 from sinks.products import ProductStore
-from sinks.profiles import ProfileStore
+from sinks.profiles import Held, ProfileStore
 from sinks.ranking import RankingRules
+from sinks.retry import PermanentWriteError
+from sinks.writes import Write
+from streams.pipeline import first_failure
 from streams.products import CatalogueUpdater
 from streams.profiles import FoldRules, Rules
 from streams.records import Record
+from streams.turns import BatchFailed
 from streams.updater import RefreshRules, Updater, Weights
 
 pytestmark = pytest.mark.end_to_end
@@ -220,6 +224,57 @@ async def test_rival_workers_batches_and_redeliveries_leave_the_fold_of_the_topi
         assert same(rivals.purchases, expected.purchases), user
     await twin.client.close()
     assert first.updater.figures.writes_redone + second.updater.figures.writes_redone > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_batches_begun_before_the_one_before_is_stored_leave_the_fold_of_the_topics(shop: Shop, seed: int):
+    """Whichever write takes long: no event of a user is folded in before an earlier one of theirs."""
+    chance = random.Random(seed)
+    worker = shop.worker()
+    await all_products(worker)
+    users = [f"user-{n}" for n in range(9)]
+    events = [purchase(chance.choice(users), chance.choice(list(TITLES)), order_id="a") for _ in range(60)]
+    write = worker.profiles.write
+
+    async def slow(writes: Sequence[tuple[Write, Held]]) -> list[bool]:
+        await asyncio.sleep(chance.choice((0.0, 0.0, 0.05)))
+        return await write(writes)
+
+    worker.profiles.write = slow  # type: ignore[method-assign]
+    batches = [await worker.updater.prepare(events[at : at + 4]) for at in range(0, len(events), 4)]
+    async with asyncio.TaskGroup() as tasks:
+        for batch in batches:
+            tasks.create_task(worker.updater.apply(batch))
+    twin = Shop(shop.address, f"{shop.name}-in-turn")
+    await twin.open()
+    alone = twin.worker()
+    await all_products(alone)
+    await fold(alone, *events)
+    for user in users:
+        assert same((await shop.state_of(user)).purchases, (await twin.state_of(user)).purchases), user
+    await twin.client.close()
+
+
+async def test_nothing_of_a_user_is_folded_in_after_a_batch_of_theirs_failed(shop: Shop):
+    worker = shop.worker()
+    first, second = [await worker.updater.prepare([purchase(user, "tent")]) for user in ("amy", "amy")]
+    write, failed = worker.profiles.write, asyncio.Event()
+
+    async def refused(writes: Sequence[tuple[Write, Held]]) -> list[bool]:
+        worker.profiles.write = write  # type: ignore[method-assign]
+        await failed.wait()
+        raise PermanentWriteError("profiles", "an upsert", "refused for good", "")
+
+    worker.profiles.write = refused  # type: ignore[method-assign]
+    both = [asyncio.ensure_future(worker.updater.apply(batch)) for batch in (first, second)]
+    await asyncio.sleep(0.05)
+    failed.set()
+    refusals = await asyncio.gather(*both, return_exceptions=True)
+    assert isinstance(first_failure(refusals[0]), PermanentWriteError)
+    assert isinstance(first_failure(refusals[1]), BatchFailed)
+    assert (await shop.state_of("amy")).purchases.events == 0
+    await worker.updater.apply(second)  # what is read again begins anew
+    assert (await shop.state_of("amy")).purchases.events == 1
 
 
 async def test_a_purchase_of_an_unknown_product_waits_and_is_folded_in_when_the_product_comes(shop: Shop):
