@@ -236,6 +236,18 @@ class Catalogue:
         response: qdrant.QueryBatchResponse = await self._answered(self._client.grpc_points.QueryBatch, request)
         return {word for word, found in zip(words, response.result, strict=True) if found.result}
 
+    async def count_available(self, product_ids: Iterable[str]) -> int:
+        """How many of these products are available. One call. Raises PermanentReadError."""
+        ids = [qdrant.PointId(uuid=self._ids.product(product_id)) for product_id in product_ids]
+        if not ids:
+            return 0
+        these = qdrant.Condition(has_id=qdrant.HasIdCondition(has_id=ids))
+        request = qdrant.CountPoints(
+            collection_name=self.collection, filter=qdrant.Filter(must=[_AVAILABLE, these]), exact=True
+        )
+        response: qdrant.CountResponse = await self._answered(self._client.grpc_points.Count, request)
+        return int(response.result.count)
+
     def invalidate(self, product_ids: Iterable[str]) -> None:
         """Forget these products, also those that a `get` is reading at this moment: they were written anew."""
         for product_id in product_ids:

@@ -60,7 +60,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     users: int
     products: int
-    covered: int  # products that are shown to anybody at present
+    covered: int  # available products that are in any of so many people's lists at present
+    lists: int = 0
 
 
 class StoredHead(NamedTuple):

@@ -108,7 +108,7 @@ class ProductsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatisticsStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known across users. `covered` of the products are in anybody's list at present."""
+    """What is known across users. `covered` of the available products are in any of so many people's `lists`."""
 
     made_at: int  # ms
     as_of: int  # time of the newest event, ms
@@ -116,6 +116,7 @@ class StatisticsStatus(msgspec.Struct, frozen=True, kw_only=True):
     users: int  # in the sample that is learned from
     products: int
     covered: int
+    lists: int  # of a thousand people, or of all where there are fewer
 
 
 class QdrantStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -351,6 +352,7 @@ def _of_statistics(head: Head) -> StatisticsStatus:
         users=head.users,
         products=head.products,
         covered=head.covered,
+        lists=head.lists,
     )
 
 

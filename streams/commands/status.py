@@ -91,7 +91,7 @@ def _of_statistics(statistics: StatisticsStatus, available: int) -> str:
     coverage = statistics.covered / max(available, 1)
     return (
         f"{statistics.events:,} events until {shown(statistics.as_of)} UTC, learned from {statistics.users:,} users; "
-        f"lists cover {coverage:.0%} of the available products"
+        f"{statistics.lists:,} people's lists cover {coverage:.0%} of the available products"
     )
 
 

@@ -14,7 +14,7 @@ from streams.evaluation.timeline import Order, Step
 from streams.profiles import fold, stable_hash
 from streams.rules import derivation_rules, fold_rules, weights
 from streams.settings import Settings
-from streams.statistics.fold import StatisticsFold
+from streams.statistics.fold import Coverage, StatisticsFold
 from streams.statistics.likeness import LikenessOfTexts
 from streams.updater import fold_event
 
@@ -27,6 +27,7 @@ class History:
         self._rules = fold_rules(settings)
         self._weights = weights(settings)
         self._derivation = derivation_rules(settings)
+        self._listing = settings.derivation
         self._states: dict[str, ProfileState] = {}
         self._offset = 0
         self._statistics = StatisticsFold(LikenessOfTexts(shop.catalogue.mean, shop.catalogue.vectors.get))
@@ -73,6 +74,11 @@ class History:
         """Across users, up to now."""
         self._statistics.close_orders()
         return self._statistics.statistics()
+
+    def coverage(self, places: int) -> Coverage:
+        """As `afterglow status` says it."""
+        rules = self._listing
+        return self._statistics.coverage(places, exposure=rules.exposure, exclude_bought=rules.exclude_bought)
 
     def tastes(self, states: Sequence[ProfileState], at: int) -> list[Taste]:
         catalogue = self.shop.catalogue

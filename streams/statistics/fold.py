@@ -7,6 +7,7 @@ whatever comes.
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from sinks.ledgers import ORDER_DECAY
 from sinks.scoring import (
+    BOUGHT_BEFORE,
     DAY_MS,
     UNSURE_CLICKS,
     Habit,
@@ -57,6 +59,7 @@ _LIST: Final = 20  # products of a list, where it is counted what would be shown
 _BEST: Final = 200  # of the products new to a user, so many of the best-scored are learned from
 _RANDOM: Final = 20  # and so many others
 _POPULAR: Final = 200
+_LISTED: Final = 1000  # people whose lists are made to see what all of them show
 _INTEREST_MS: Final = 30 * DAY_MS  # half-life of a searcher's earlier queries
 BOUGHT = np.dtype(
     [("row", "<i4"), ("times", "<i4"), ("recency", "<f4"), ("first", "<i4"), ("last", "<i4"), ("last_ts", "<i8")]
@@ -91,6 +94,22 @@ class Order(NamedTuple):
     came: int  # the newest event's time by then
 
 
+class _Offered(NamedTuple):
+    """What might be shown to one user, and what speaks for it."""
+
+    pool: Rows  # new to the user
+    new: NDArray[np.float64]  # [pool, `NEW_TO_THE_PERSON`]
+    seen: Rows  # bought before
+    again: NDArray[np.float64]  # [seen, `BOUGHT_BEFORE`]
+
+
+class Coverage(NamedTuple):
+    """Which products are in anybody's list, of how many lists."""
+
+    rows: Rows
+    lists: int
+
+
 class StatisticsFold:
     """Takes purchases and clicks, roughly in the order of their time; `statistics` is what is known by then."""
 
@@ -112,7 +131,7 @@ class StatisticsFold:
         self.now = 0  # time of the newest event, ms
         self.refreshed_at = 0
         self.lines = 0  # folded in
-        self._refreshed_lines = 0
+        self.refreshed_lines = 0
         self.open: OrderedDict[int, Order] = OrderedDict()  # by user, the oldest first
         self._together = no_neighbours(0)
         self._alike = no_neighbours(0)
@@ -184,7 +203,7 @@ class StatisticsFold:
 
     def statistics(self) -> Statistics:
         """What is known now. Similarities may be some days of events old, or miss a tenth of the lines."""
-        if self.lines - self._refreshed_lines >= max(_FEW_LINES, self._refreshed_lines * _UNREFRESHED):
+        if self.lines - self.refreshed_lines >= max(_FEW_LINES, self.refreshed_lines * _UNREFRESHED):
             self.refresh()
         if self._relations_changed:
             self._relate()
@@ -208,6 +227,34 @@ class StatisticsFold:
             weights=Weights(*(part.copy() for part in self.learner.weights)),
             clicks=self.clicks.table(self.now),
         )
+
+    def coverage(self, places: int, *, exposure: float, exclude_bought: bool) -> Coverage:
+        """What people would be shown now, in lists of so many places: of a thousand of them, the same ones each time
+        (those with the lowest hashes). `exposure` is what being shown to others costs, by `RankingRules`.
+
+        By what is known here: products that nobody bought, found by their text alone, aren't among it.
+        """
+        self.columns.decay(self.now)
+        known = self.users if self.lines else self.searchers.all()
+        out = np.zeros(len(self.product_ids), np.bool_)
+        lists = 0
+        shown = shown_in_a_thousand(self.columns.shown, self.columns.lists)
+        cost = exposure * np.log1p(shown.astype(np.float64))
+        nobody = np.zeros(0, np.int64)
+        for user in heapq.nsmallest(_LISTED, known):
+            if self.lines:
+                offered = self._offered(user, self.users[user], nobody, self.now)
+            else:
+                offered = self._offered_to_searcher(user, nobody, self.now)
+            if offered is None:
+                continue
+            rows, scores = offered.pool, offered.new @ self.learner.weights.new
+            if not exclude_bought:
+                rows = np.concatenate([rows, offered.seen])
+                scores = np.concatenate([scores, offered.again @ self.learner.weights.bought])
+            out[rows[_highest(scores - cost[rows], places)]] = True
+            lists += 1
+        return Coverage(np.flatnonzero(out), lists)
 
     def _advance(self, ts: int) -> None:
         if not self.now:
@@ -284,67 +331,84 @@ class StatisticsFold:
 
     def _learn(self, user: int, shopper: Shopper, ordered: Rows, ts: int) -> None:
         """Before the order is folded in: what would have been shown, and what of it was ordered."""
+        others = self._some_others(len(self._together.rows))
+        offered = self._offered(user, shopper, others, ts)
+        if offered is None:
+            return
+        scores = offered.new @ self.learner.weights.new
+        best = _highest(scores, _BEST)
+        again = offered.again @ self.learner.weights.bought
+        self._count_shown(np.concatenate([offered.pool[best], offered.seen]), np.concatenate([scores[best], again]), ts)
+        self._note_foretold(offered.pool, scores, self._among(offered.pool, ordered), ts)
+        sample = self._among(offered.pool, others)
+        sample[best] = True
+        self.learner.learn_new(offered.new[sample], self._among(offered.pool[sample], ordered))
+        self.learner.learn_bought(offered.again, self._among(offered.seen, ordered))
+
+    def _learn_click(self, user: int, clicked: int) -> None:
+        """Before the click is folded in: what would have been shown to somebody who only searches."""
+        others = self._some_others(len(self._alike.rows))
+        offered = self._offered_to_searcher(user, others, self.now)
+        if offered is None:
+            return
+        scores = offered.new @ self.learner.weights.new
+        self._note_foretold(offered.pool, scores, offered.pool == clicked, self.now)
+        sample = self._among(offered.pool, others)
+        sample[_highest(scores, _BEST)] = True
+        self.learner.learn_new(offered.new[sample], offered.pool[sample] == clicked)
+
+    def _offered(self, user: int, shopper: Shopper, others: Rows, ts: int) -> _Offered | None:
+        """What might be shown to somebody, `others` among it, by the similarities of the last refresh."""
         history = shopper.bought["row"].astype(np.int64)
         products = len(self._together.rows)
-        seen = history[history < products]  # by the similarities of the last refresh
+        seen = history[history < products]
         if not products or not len(seen):
-            return
+            return None
         together, alike = self._together.around(seen), self._alike.around(seen)
         related = self._related.around(seen)[:products]
-        near = (together > 0.0) | (alike > 0.0) | (related > 0.0)
-        pool, others = self._pool(near, seen)
-        features = new_features(
+        pool = self._pool((together > 0.0) | (alike > 0.0) | (related > 0.0), seen, others)
+        new = new_features(
             together_of(together[pool], len(history)),
             likeness_of(alike[pool], len(history)),
             together_of(related[pool], len(history)),
             self.columns.products(pool, ts),
             self._searched(self.searchers.clicks(user), pool, ts),
         )
-        bought = bought_features(
+        again = bought_features(
             together_of(together[seen], len(history)),
             likeness_of(alike[seen], len(history)),
             self.columns.products(seen, ts),
             habit_of(shopper, history < products, ts),
         )
-        scores = features @ self.learner.weights.new
-        again = bought @ self.learner.weights.bought
-        best = _highest(scores, _BEST)
-        self._count_shown(np.concatenate([pool[best], seen]), np.concatenate([scores[best], again]), ts)
-        self._note_foretold(pool, scores, self._among(pool, ordered), ts)
-        sample = self._among(pool, others)
-        sample[best] = True
-        self.learner.learn_new(features[sample], self._among(pool[sample], ordered))
-        self.learner.learn_bought(bought, self._among(seen, ordered))
+        return _Offered(pool, new, seen, again)
 
-    def _learn_click(self, user: int, clicked: int) -> None:
-        """Before the click is folded in: what would have been shown to somebody who only searches."""
-        before, ts = self.searchers.clicks(user), self.now
+    def _offered_to_searcher(self, user: int, others: Rows, ts: int) -> _Offered | None:
+        """The same, to somebody who only searches."""
+        before = self.searchers.clicks(user)
         products = len(self._alike.rows)
         seen = np.array([click.product for click in before if click.product < products], np.int64)
         if not len(seen):
-            return
+            return None
         alike, related = self._alike.around(seen), self._related.around(seen)[:products]
-        pool, others = self._pool((alike > 0.0) | (related > 0.0), np.zeros(0, np.int64))
-        features = new_features(
+        pool = self._pool((alike > 0.0) | (related > 0.0), seen[:0], others)
+        new = new_features(
             np.zeros(len(pool)),
             likeness_of(alike[pool], len(before)),
             together_of(related[pool], len(before)),
             self.columns.products(pool, ts),
             self._searched(before, pool, ts),
         )
-        scores = features @ self.learner.weights.new
-        self._note_foretold(pool, scores, pool == clicked, ts)
-        sample = self._among(pool, others)
-        sample[_highest(scores, _BEST)] = True
-        self.learner.learn_new(features[sample], pool[sample] == clicked)
+        return _Offered(pool, new, seen[:0], np.zeros((0, len(BOUGHT_BEFORE))))
 
-    def _pool(self, near: NDArray[np.bool_], seen: Rows) -> tuple[Rows, Rows]:
-        """What might be shown to somebody: what is near, what is popular, and, also by itself, some at random."""
-        others = self._chance.integers(0, len(near), _RANDOM)
+    def _some_others(self, products: int) -> Rows:
+        return self._chance.integers(0, products, _RANDOM) if products else np.zeros(0, np.int64)
+
+    def _pool(self, near: NDArray[np.bool_], seen: Rows, others: Rows) -> Rows:
+        """What might be shown to somebody: what is near, what is popular, and `others`."""
         near[self._popular] = True
         near[others] = True
         near[seen] = False
-        return np.flatnonzero(near), others
+        return np.flatnonzero(near)
 
     def _searched(self, clicks: Sequence[Click], rows: Rows, ts: int) -> Searched:
         """What a searcher's latest clicks, and those of others after the same queries, say of these products."""
@@ -376,7 +440,7 @@ class StatisticsFold:
     def refresh(self) -> None:
         """Computes similarities anew, as of the newest event, and forgets what is too much."""
         self.columns.decay(self.now)
-        self.refreshed_at, self._refreshed_lines = self.now, self.lines
+        self.refreshed_at, self.refreshed_lines = self.now, self.lines
         if len(self.product_ids) > self._bounds.products:
             self._forget_products()
         products = len(self.product_ids)

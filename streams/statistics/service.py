@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from confluent_kafka import KafkaException
@@ -94,7 +94,7 @@ class StatisticsService:
             self._ids.pseudonym,
         )
         logger.info("event=statistics_running generation=%s events=%d", name, events)
-        keeping = _Keeping(store, head, fold, events, reader, vectors, self._settings.statistics.interval.seconds)
+        keeping = _Keeping(store, head, fold, events, reader, vectors, self._settings)
         looked_at = time.monotonic()
         try:
             while await keeping.step(stopping=self._stopping.is_set()):
@@ -170,6 +170,13 @@ class StatisticsService:
             return
 
 
+class _Covered(NamedTuple):
+    """How many available products are in any of so many lists."""
+
+    products: int
+    lists: int
+
+
 class _Keeping:
     """One generation's statistics being kept."""
 
@@ -181,16 +188,20 @@ class _Keeping:
         events: int,
         reader: EventReader,
         vectors: _Vectors,
-        interval_seconds: float,
+        settings: Settings,
     ) -> None:
         self._store = store
         self._head = head
         self._fold = fold
         self._reader = reader
         self._vectors = vectors
-        self._interval = interval_seconds
+        self._interval = settings.statistics.interval.seconds
+        self._rules = settings.derivation
+        self._covered = _Covered(0, 0)
+        self._covered_of: tuple[int, int] | None = None  # the refresh that this is of
         self._events = events
         self._unwritten = head is None  # that there are none yet is worth a word: it can be waited for
+        self._unsettled = False  # whether more was there to be read when they were written
         self._settled_at = time.monotonic()
         self._pause = _LEAST_SECONDS  # writing takes at most a tenth of the time, however much there is
 
@@ -206,7 +217,7 @@ class _Keeping:
         since = time.monotonic() - self._settled_at
         idle = self._reader.caught_up and since > self._pause
         if stopping or idle or since > max(self._interval, self._pause):
-            if self._unwritten and not await self._write():
+            if (self._unwritten or (idle and self._unsettled)) and not await self._write():
                 return False
             await self._commit()
         return not stopping
@@ -232,20 +243,31 @@ class _Keeping:
 
     async def _write(self) -> bool:
         began = time.monotonic()
-        if self._reader.caught_up:
+        settled = self._reader.caught_up
+        if settled:
             self._fold.close_orders()
         statistics = await asyncio.to_thread(self._fold.statistics)
         checkpoint = await asyncio.to_thread(encode_fold, self._fold)
-        describe_ = partial(
-            _described, self._fold, self._reader.offsets, self._events, int((statistics.shown > 0.5).sum())
-        )
+        if settled:
+            await self._see_what_is_covered()
+        describe_ = partial(_described, self._fold, self._reader.offsets, self._events, self._covered)
         head = await self._store.write(statistics, checkpoint, self._head, describe_)
         if head is None:
             logger.warning("event=statistics_replaced reason='somebody else has written them, or asked for new ones'")
             return False
-        self._head, self._unwritten = head, False
+        self._head, self._unwritten, self._unsettled = head, False, not settled
         self._pause = max(_LEAST_SECONDS, _PAUSES * (time.monotonic() - began))
         return True
+
+    async def _see_what_is_covered(self) -> None:
+        """Anew when similarities are: a thousand lists take a second or so."""
+        fold, rules = self._fold, self._rules
+        if self._covered_of != (of := (fold.refreshed_at, fold.refreshed_lines)):
+            coverage = await asyncio.to_thread(
+                fold.coverage, rules.candidates, exposure=rules.exposure, exclude_bought=rules.exclude_bought
+            )
+            available = await self._vectors.count_available([fold.product_ids[row] for row in coverage.rows.tolist()])
+            self._covered, self._covered_of = _Covered(available, coverage.lists), of
 
     async def _commit(self) -> None:
         """What came since the last result changes nothing of it: whoever waits for these events needn't."""
@@ -260,7 +282,7 @@ def _described(
     fold: StatisticsFold,
     offsets: dict[str, dict[str, list[int]]],
     events: int,
-    covered: int,
+    covered: _Covered,
     now: Stamped,
     before: Stamped | None,
 ) -> Head:
@@ -273,7 +295,8 @@ def _described(
         events=events,
         users=len(fold.users),
         products=len(fold.product_ids),
-        covered=covered,
+        covered=covered.products,
+        lists=covered.lists,
     )
 
 
@@ -293,6 +316,9 @@ class _Vectors:
     @property
     def likeness(self) -> LikenessOfTexts:
         return self._likeness
+
+    async def count_available(self, product_ids: list[str]) -> int:
+        return await self._catalogue.count_available(product_ids)
 
     async def start(self) -> None:
         """Takes the mean that vectors are centred by, which moves while the catalogue grows."""

@@ -228,6 +228,9 @@ async def test_a_search_finds_the_nearest_of_what_is_available(client: AsyncQdra
     ((only,),) = await catalogue.near(queries[:1], 5, kind="ad")
     assert only.product_id == "ad"
 
+    assert await catalogue.count_available(["first", "sold out", "gone", "ad", "never heard of"]) == 2
+    assert await catalogue.count_available([]) == 0
+
 
 async def test_what_is_near_a_text_comes_with_its_vectors_whether_it_was_read_before_or_not(
     client: AsyncQdrantClient,

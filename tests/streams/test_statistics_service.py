@@ -110,7 +110,9 @@ class Deployment:
             await open_generation(client, generation, serve=False)
             products = ProductStore(client, Catalogue(client, f"products--{name}", IDS, cached=0), IDS)
             vectors = {"boots": boots, "shoes": boots[[1, 0, 2, 3]], "tin": np.eye(4, dtype=np.float32)[3]}
-            await products.write([Product(one, title=one, vector=vector) for one, vector in vectors.items()])
+            await products.write(
+                [Product(one, title=one, vector=vector, available=one != "tin") for one, vector in vectors.items()]
+            )
             if served:
                 await serve(client, name)
 
@@ -175,7 +177,10 @@ def test_what_was_bought_is_known_and_every_offset_is_told(deployment: Deploymen
         events.search("user-1", "cake", clicked_product_id="tin")
     with deployment.keeper():
         known = deployment.after(30 * 2 + 10 * 2 + 1)
+        until(lambda: (known := deployment.known()) is not None and known.head.lists > 0, 30, "no lists were made")
+        known = deployment.after(30 * 2 + 10 * 2 + 1)
     assert known.buyers == {"boots": 30, "shoes": 30, "tin": 10}
+    assert (known.head.lists, known.head.covered) == (30, 2), "the tin can't be had"
     rows = known.statistics.rows
     assert known.statistics.repeats[rows["boots"]] == 10
     assert known.statistics.clicked[rows["tin"]] > 0
