@@ -24,7 +24,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     try:
         replace_whole(path, lambda beside: torch.save(dict(state), beside))
     except RuntimeError as error:  # torch's own writer says so where a disk is full
-        raise OSError(f"{path} can't be written: {error}") from error
+        raise OSError(f"torch could not write all of it: {str(error).splitlines()[0]}") from error
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -45,7 +45,7 @@ def save_model(parent: Path, weights: Mapping[str, Tensor], folder: Path) -> Non
     try:
         save_file(dict(weights), folder / _WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:  # what it says where a disk is full
-        raise OSError(f"{folder / _WEIGHTS} can't be written: {error}") from error
+        raise OSError(str(error)) from error
 
 
 def publish(folder: Path, out: Path, card: ModelCard) -> None:
