@@ -112,7 +112,7 @@ def load(
 
     Nothing is downloaded and none of the model's own code is run. `device` is "auto" (CUDA where there is one),
     "cpu", "cuda" or "cuda:N". A prefix of None is the model's own prompt, if it has one. BERT, RoBERTa and XLM-R
-    models run packed, others padded. Raises ModelError.
+    models run packed, others padded. Raises ModelError, also where it has no vector for a text.
     """
     folder, name = locate(model)
     target = device_of(device)
@@ -120,8 +120,10 @@ def load(
     try:
         network = _network(folder, recipe.pooling, target)
         tokenizer = tokenizer_of(folder, recipe)
+    except torch.OutOfMemoryError as error:
+        raise _no_memory(folder, target, error) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder} holds no model that can be loaded: {error}") from error
+        raise ModelError(f"{folder} holds no model that can be loaded: {_first_paragraph(error)}") from error
     is_folder = bool(model) and Path(model).expanduser().is_dir()
     source = str(folder) if is_folder else model
     description = ModelDescription(
@@ -133,7 +135,30 @@ def load(
         query_prefix=recipe.prefixes[TextKind.QUERY],
         product_prefix=recipe.prefixes[TextKind.PRODUCT],
     )
-    return Model(description, tokenizer, network, recipe)
+    loaded = Model(description, tokenizer, network, recipe)
+    try:
+        loaded.launch(loaded.tokenise(["what it makes of this is not looked at"])).vectors()
+    except torch.OutOfMemoryError as error:
+        raise _no_memory(folder, target, error) from error
+    except DeviceLost:
+        raise
+    except Exception as error:  # each architecture that isn't one of these, or has another's weights, in its own way
+        raise ModelError(
+            f"{folder} holds no encoder of texts, or its files are of several models ({type(error).__name__}: "
+            f"{_first_paragraph(error)})"
+        ) from error
+    return loaded
+
+
+def _no_memory(folder: Path, device: torch.device, error: torch.OutOfMemoryError) -> ModelError:
+    return ModelError(
+        f"no memory is left on {device} for {folder}: make room there, or set encoder.device to cpu "
+        f"({_first_paragraph(error)})"
+    )
+
+
+def _first_paragraph(error: Exception) -> str:
+    return str(error).split("\n\n")[0]
 
 
 def _network(folder: Path, pooling: str, device: torch.device) -> Network:

@@ -460,10 +460,6 @@ def _served(folder: Path, recipe: Recipe, device: str) -> Encode:
             vectors[rows] = model.launch([tokens[i] for i in rows]).vectors()
         return vectors
 
-    try:
-        encode(["a"], TextKind.PRODUCT)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise TrainingError(f"{folder} holds no encoder of texts: {error}") from error
     return encode
 
 

@@ -42,7 +42,8 @@ def encoding_with(settings: Settings, model: str) -> Iterator[Settings]:
             deadline = time.monotonic() + READY_SECONDS
             while not accepts_connections(address):
                 if child.exit_code is not None or not wait_until(deadline):
-                    raise click.ClickException("\n".join([f"{model} can't be served:", *child.last_lines()]))
+                    said = [line.removeprefix("error: ") for line in child.last_lines()]
+                    raise click.ClickException("\n".join([f"{model} can't be served:", *said]))
             yield changed(settings, {"encoder.address": address})
         finally:
             child.stop(timeout_seconds=10)

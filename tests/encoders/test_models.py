@@ -1,5 +1,6 @@
 """Packed and padded models against transformers' own float32 forward."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, ViTConfig, ViTModel
 
 from encoders.errors import ModelError
 from encoders.model import Model, load
@@ -166,3 +167,47 @@ def test_a_folder_without_a_usable_model_is_refused(
 def test_a_device_that_is_not_there_is_refused(chinese_bert: Path, device: str) -> None:
     with pytest.raises(ModelError, match=device):
         load(str(chinese_bert), device=device)
+
+
+def _narrower(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": config["hidden_size"] // 2}))
+
+
+def _of_fewer_words(folder: Path) -> None:
+    (weights,) = folder.glob("*.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    save_file({**load_file(weights), name: load_file(weights)[name][:5].clone()}, weights)
+
+
+def _of_pictures(folder: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ViTModel(ViTConfig(**sizes, image_size=8, patch_size=4)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("change", [_narrower, _of_fewer_words, _of_pictures])
+def test_a_folder_whose_files_are_of_several_models_is_refused_before_anything_is_asked_of_it(
+    change: Callable[[Path], None], chinese_bert: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(chinese_bert, folder)
+    change(folder)
+    with pytest.raises(
+        ModelError, match=r"mixed holds no (encoder of texts, or its files are of several models|model)"
+    ):
+        load(str(folder), device="cpu")
+
+
+def test_that_no_memory_is_left_is_said_and_not_that_the_model_is_bad(
+    chinese_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    for where in ("_network", "Model.launch"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"encoders.model.{where}", full)
+            with pytest.raises(
+                ModelError, match=r"no memory is left on cpu for .*: make room there, or set encoder\.device"
+            ):
+                load(str(chinese_bert), device="cpu")

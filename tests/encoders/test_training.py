@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import T5Config, T5Model
 
 from encoders import model as serving
+from encoders.errors import ModelError
 from encoders.protocol import TextKind
 from encoders.recipe import read_recipe
 from encoders.text import clean
@@ -266,6 +267,6 @@ def test_an_architecture_that_is_no_encoder_of_texts_is_said(chinese_bert: Path,
     sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 300}
     T5Model(T5Config(**sizes, decoder_start_token_id=0)).save_pretrained(folder)
     shutil.copy(chinese_bert / "tokenizer.json", folder)
-    with pytest.raises(TrainingError, match="t5 holds no encoder of texts"):
+    with pytest.raises(ModelError, match="t5 holds no encoder of texts"):
         trained(folder, tmp_path / "tuned")
     assert not (tmp_path / "tuned").exists()
