@@ -12,7 +12,7 @@ from streams.evaluation.bootstrap import Interval
 from streams.evaluation.files import Shop
 from streams.evaluation.texts import EncodedShop, encode_shop
 from streams.events import Product, Purchase, Search
-from streams.rollout.drift import Drift, Recall, Windows, bad_matches, drift, reasons, unseen_words
+from streams.rollout.drift import Drift, Recall, Windows, bad_matches, drift, in_words, reasons, unseen_words
 from streams.rollout.judgement import cut_of, moments, tells_anything
 from streams.settings import Retraining, load
 
@@ -116,3 +116,15 @@ def test_the_newest_fifth_of_what_was_clicked_and_ordered_is_predicted() -> None
     assert hours_of([cut_of(shop)]) == [5]
     assert hours_of([cut_of(shop, share=0.6)]) == [3]
     assert hours_of([cut_of(shop, share=0.6, at_most=2)]) == [4]
+
+
+def test_all_three_that_are_watched_are_told_as_far_as_they_are_known() -> None:
+    all_three = Drift(
+        learned_until=SINCE, events=1000, unseen_words=0.04, bad_matches=0.1, recall=[recall(0.5, 0.47, 0.49)]
+    )
+    assert (
+        in_words(all_three)
+        == "4.0% of words are new, 10.0% of queries match badly, Next order: recall@20 0.470 after 0.500"
+    )
+    unknown = Drift(learned_until=SINCE, events=3, unseen_words=None, bad_matches=None, recall=[])
+    assert in_words(unknown) == "too little to say"
