@@ -84,8 +84,20 @@ class _Begun:
             return end.value
 
 
+class _Producer(driver.Producer):  # type: ignore[misc]
+    """Nothing is ever sent with it: letters go by `streams.producer`. Faust asks it about every event all the same."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.buffer.wait_until_ebb = _at_ebb
+
+
+async def _at_ebb() -> None: ...
+
+
 class Transport(driver.Transport):  # type: ignore[misc]
     Consumer = _Consumer
+    Producer = _Producer
 
 
 class QuietMonitor(Monitor):  # type: ignore[misc]

@@ -45,7 +45,7 @@ _COMMANDS: Final = {
 _START_MS: Final = 1_690_000_000_000
 _BETWEEN_EVENTS_MS: Final = 10_000
 _SOON_MS: Final = 30_000  # longer than a user's candidates are put off
-_LOOK_SECONDS: Final = 0.05  # a look costs the process half a millisecond
+_LOOK_SECONDS: Final = 0.1  # a look costs the process half a millisecond
 _SHORTEST_SLEEP_SECONDS: Final = 0.002
 _PATIENCE_SECONDS: Final = 900.0
 
