@@ -38,6 +38,7 @@ from sinks.spelling import Vocabulary
 from sinks.statistics_store import RecentStatistics, StatisticsStore
 from sinks.support import Support
 from sinks.vocabulary import VocabularyStore
+from streams.batches import Batch
 from streams.dead_letters import DeadLetter
 from streams.generations import group_of
 from streams.kafka import answered
@@ -47,7 +48,7 @@ from streams.records import Record
 from streams.rules import derivation_rules, fold_rules, ranking_rules, refresh_rules, weights
 from streams.settings import Settings
 from streams.topics import Topic, TopicPartition, committed_offsets
-from streams.updater import Batch, Updater
+from streams.updater import Updater
 
 logger = logging.getLogger("afterglow.keeper")
 

@@ -27,6 +27,7 @@ from qdrant_client import AsyncQdrantClient
 
 from sinks.collections import Built, read_generation
 from sinks.generations import change_generation, serve, served_generation
+from streams.batches import Batch
 from streams.continuity import Continuity
 from streams.generations import group_of
 from streams.groups import LIVE, GroupInUse, members_of, set_offsets
@@ -35,9 +36,9 @@ from streams.keeper import SWEPT_AT_ONCE, Keeper
 from streams.opening import Opened
 from streams.pipeline import Pipeline, first_failure
 from streams.products import ProductBatch
+from streams.profile_writes import UNDERIVED
 from streams.settings import Settings
 from streams.topics import CommittedOffsets, TopicPartition, end_offsets
-from streams.updater import UNDERIVED, Batch
 from streams.windows import Window, WindowReader
 
 logger = logging.getLogger("afterglow.replay")

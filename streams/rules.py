@@ -10,9 +10,10 @@ import msgspec
 
 from sinks.derivation import DerivationRules
 from sinks.ranking import RankingRules
+from streams.batches import Weights
 from streams.profiles import FoldRules, Rules
 from streams.settings import Duration, Profiles, Settings
-from streams.updater import RefreshRules, Weights
+from streams.updater import RefreshRules
 
 SEARCHES_AN_HOUR: Final = 60
 """Searches that nobody doubts, kept up for an hour; clicks count by their weight. Of 20,000 people who searched on a

@@ -14,53 +14,34 @@ contiguously from the group's committed offset, and acknowledge them only when i
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from encoders.client import EncoderClient, TextKind
-from encoders.noise import WANTED, Assessment, assess
-from encoders.text import clean, normalise
+from encoders.client import EncoderClient
 from sinks.catalogue import UNSOURCED, Catalogue
 from sinks.derivation import DerivationRules, Taste, Vector, derive
 from sinks.identity import PointIds
-from sinks.ledgers import FAINTEST, ProfileState, encode_state, product_key, query_key, total_log_weight
-from sinks.points import JSON, interests_value, profile_point, wire_value
+from sinks.ledgers import ProfileState
 from sinks.products import ProductStore
 from sinks.profiles import Held, ProfileStore
 from sinks.ranking import RankingRules
-from sinks.reasons import texts_of
-from sinks.recommendation import Recommendation, recommend
+from sinks.recommendation import recommend
 from sinks.snapshot import CatalogueSnapshot
 from sinks.statistics import NO_STATISTICS
 from sinks.support import UNKNOWN_CATALOGUE
-from sinks.writes import Write, new_version
-from streams.dead_letters import DeadLetter
-from streams.events import InvalidEvent, Purchase, Search, check_key, decode_purchase, decode_search
-from streams.profiles import Contribution, FoldEvent, Rules, fold, settle_state, stable_hash
+from sinks.writes import Write
+from streams.batches import Batch, Understood, Weights, batch_of, fold_event
+from streams.events import Purchase, Search
+from streams.profile_writes import NOTHING_DERIVED, UNDERIVED, moved, profile_write
+from streams.profiles import Rules, fold, settle_state
 from streams.records import Record, dead_letter
 from streams.turns import Turn, Turns
 
 _LEAST_CHUNK_USERS: Final = 16  # a call costs as much as ten profiles in it
-
-UNDERIVED: Final = 0
-"""`due` of a profile of which nothing is derived: it has a state, and nothing for readers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What one event of each kind weighs. Belongs to the generation."""
-
-    search: float
-    click: float
-    purchase: float
-    noise_rules: int = 0  # version of the rules by which a query's weight is scaled; 0: by none
-
-    def assessed(self, search: Search) -> Assessment:
-        return assess(search.query) if self.noise_rules else WANTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +51,6 @@ class RefreshRules:
     move: float  # how much of the profile's weight must be new, in [0, 1]
     interval_ms: int  # at most once in this time a user
     inline_users: int  # batches of at most so many users derive them at once; larger ones put them off
-
-
-@dataclass(slots=True)
-class Batch:
-    """Records made ready to fold: understood, grouped by user, their texts encoded."""
-
-    events: dict[str, list[_Understood]] = field(default_factory=dict)  # by point id
-    dead: list[DeadLetter] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Understood:
-    """One event that is understood, waiting for what the catalogue knows of its product."""
-
-    record: Record
-    event: Search | Purchase
-    query: str  # normalised; empty for a purchase
-    vector: Vector | None = None  # of the query, or of the purchase's own title
-    misplaced: InvalidEvent | None = None  # set where the user's ledger is of another partition
 
 
 class _Refresh(NamedTuple):
@@ -168,35 +130,8 @@ class Updater:
         self.figures = Figures()
 
     async def prepare(self, records: Sequence[Record]) -> Batch:
-        """Step 3, the part that reads no state: understand the records and encode their texts.
-
-        A record that can't be understood becomes a dead letter of the batch. It counts as applied, since no ledger
-        can ever take it. Waits out an encoding worker that is away or busy.
-        """
-        batch = Batch()
-        users: dict[str, list[_Understood]] = defaultdict(list)
-        queries: dict[str, list[_Understood]] = defaultdict(list)
-        titles: dict[str, list[_Understood]] = defaultdict(list)
-        for record in records:
-            try:
-                understood = self._understand(record)
-            except InvalidEvent as refusal:
-                batch.dead.append(dead_letter(record, refusal))
-                continue
-            event = understood.event
-            users[event.user_id].append(understood)
-            if understood.query:
-                queries[understood.query].append(understood)
-            elif isinstance(event, Purchase) and event.title and clean(event.title):
-                titles[event.title].append(understood)
-        batch.events = {self._ids.user(user_id): events for user_id, events in users.items()}
-        for texts, kind in ((queries, TextKind.QUERY), (titles, TextKind.PRODUCT)):
-            if texts:
-                vectors = await self._encoder.encode(list(texts), kind)
-                for waiting, vector in zip(texts.values(), vectors, strict=True):
-                    for understood in waiting:
-                        understood.vector = vector
-        return batch
+        """Step 3, the part that reads no state: see `streams.batches.batch_of`."""
+        return await batch_of(records, searches_topic=self._searches_topic, encoder=self._encoder, ids=self._ids)
 
     async def apply(self, batch: Batch) -> None:
         """Steps 3 to 6: returns when every user of the batch is stored with all of its events.
@@ -244,14 +179,14 @@ class Updater:
         self.figures.refreshed += len(point_ids)
 
     async def _in_their_turn(
-        self, users: Mapping[str, list[_Understood]], before: Turn | None, refresh: _Refresh
+        self, users: Mapping[str, list[Understood]], before: Turn | None, refresh: _Refresh
     ) -> None:
         """An event folded in before an earlier one of its user would make that one look applied."""
         if before is not None:
             await before.over()
         await self._in_chunks(users, refresh)
 
-    async def _in_chunks(self, users: Mapping[str, list[_Understood]], refresh: _Refresh) -> None:
+    async def _in_chunks(self, users: Mapping[str, list[Understood]], refresh: _Refresh) -> None:
         waiting = list(users.items())
         # A small batch is cut as well: while Qdrant writes one part of it, the next is folded.
         size = min(self._chunk_users, max(_LEAST_CHUNK_USERS, -(-len(waiting) // self._writes_in_flight)))
@@ -260,7 +195,7 @@ class Updater:
             for chunk in chunks:
                 tasks.create_task(self._until_written(chunk, refresh))
 
-    async def _until_written(self, users: dict[str, list[_Understood]], refresh: _Refresh) -> None:
+    async def _until_written(self, users: dict[str, list[Understood]], refresh: _Refresh) -> None:
         """Steps 3 to 5 for one chunk of users, again for those of whom somebody else has written meanwhile."""
         async with self._in_flight:
             while users:
@@ -272,7 +207,7 @@ class Updater:
                 redo = [write.id for (write, _), written in zip(writes, outcome, strict=True) if not written]
                 users = {id_: users[id_] for id_ in redo}
 
-    async def _fold(self, users: Mapping[str, list[_Understood]], refresh: _Refresh) -> list[tuple[Write, Held]]:
+    async def _fold(self, users: Mapping[str, list[Understood]], refresh: _Refresh) -> list[tuple[Write, Held]]:
         """Step 3: each user's state as read, folded on. A user for whom nothing is new is not written."""
         # Without events, what there is to do was seen in Qdrant: an older profile may say that there is nothing.
         held = await self._profiles.load(list(users), cached=any(users.values()))
@@ -288,13 +223,18 @@ class Updater:
             folded = self._fold_user(state, users[id_], known)
             if folded or settled or refresh.all or (refresh.due and held[id_].due is not None):
                 changed.append(id_)
-                moved = settled or _moved(held[id_], state) >= self._refresh.move
+                has_moved = settled or moved(held[id_], state) >= self._refresh.move
                 waits_anew = not state.pending <= waited
-                plans.append(self._plan(held[id_], moved, waits_anew, now, refresh))
+                plans.append(self._plan(held[id_], has_moved, waits_anew, now, refresh))
         if not changed:
             return []
         if not derives:
-            return [self._write(id_, held[id_], states[id_], _UNDERIVED, {}, UNDERIVED, None, None) for id_ in changed]
+            return [
+                profile_write(
+                    id_, held[id_], states[id_], NOTHING_DERIVED, {}, due=UNDERIVED, made_at=now, candidates=None
+                )
+                for id_ in changed
+            ]
         tastes = derive([states[id_] for id_ in changed], known, self.mean, now, self._derivation, self.support)
         anew = [row for row, plan in enumerate(plans) if plan.derive_now]
         found = await recommend(
@@ -309,20 +249,20 @@ class Updater:
         fresh = dict(zip(anew, found, strict=True))
         titles = await self._titles_of(tastes)
         return [
-            self._write(
+            profile_write(
                 id_,
                 held[id_],
                 states[id_],
                 tastes[row],
                 titles,
-                plans[row].due,
-                now if row in fresh else None,
-                fresh.get(row),
+                due=plans[row].due,
+                made_at=now,
+                candidates=fresh.get(row),
             )
             for row, id_ in enumerate(changed)
         ]
 
-    def _fold_user(self, state: ProfileState, events: Iterable[_Understood], known: Mapping[str, Vector]) -> int:
+    def _fold_user(self, state: ProfileState, events: Iterable[Understood], known: Mapping[str, Vector]) -> int:
         ordered = sorted(events, key=lambda understood: understood.record.offset)
         searches = [understood for understood in ordered if isinstance(understood.event, Search)]
         purchases = [understood for understood in ordered if isinstance(understood.event, Purchase)]
@@ -338,16 +278,16 @@ class Updater:
             steps = [
                 fold_event(one.event, one.record.offset, one.query, one.vector, known, self._weights)
                 for one in mine
-                if _is_at_home(one, home)
+                if one.is_at_home(home)
             ]
             new += fold(ledger, record.topic_id, home, steps, rules)
         return new
 
     async def _vectors_of(
-        self, users: Mapping[str, list[_Understood]], states: Mapping[str, ProfileState], *, histories: bool
+        self, users: Mapping[str, list[Understood]], states: Mapping[str, ProfileState], *, histories: bool
     ) -> dict[str, Vector]:
         """The vectors of every known product that these users' events name, or wait for, or remember."""
-        wanted = {_product_of(understood.event) for events in users.values() for understood in events}
+        wanted = {understood.product_id for events in users.values() for understood in events}
         for state in states.values():
             wanted |= state.pending
             if histories:
@@ -379,40 +319,6 @@ class Updater:
             return _Plan(derive_now, due=now)
         return _Plan(derive_now, due=None if derive_now else may)
 
-    def _write(
-        self,
-        id_: str,
-        held: Held,
-        state: ProfileState,
-        taste: Taste,
-        titles: Mapping[str, str],
-        due: int | None,
-        made_at: int | None,
-        candidates: list[Recommendation] | None,
-    ) -> tuple[Write, Held]:
-        version = new_version()
-        if candidates is None:
-            kept = held
-        else:
-            made_from = _weights_of(state)
-            kept = held._replace(
-                made_at=made_at, made_from=made_from, candidates=wire_value([item.to_store() for item in candidates])
-            )
-        stored = kept._replace(version=version, state=encode_state(state), due=due, noise=state.searches.noise)
-        interests = np.array([interest.vector for interest in taste.interests]) if taste.interests else None
-        point = profile_point(id_, version, taste.long, taste.short, interests, _payload(stored, state, taste, titles))
-        return Write(id_, version, held.version, point), stored
-
-    def _understand(self, record: Record) -> _Understood:
-        event: Search | Purchase
-        if record.topic == self._searches_topic:
-            event = decode_search(record.value, record.timestamp)
-            query = normalise(event.query)
-        else:
-            event, query = decode_purchase(record.value, record.timestamp), ""
-        check_key(record.key, event)
-        return _Understood(record, event, query)
-
     async def _insert_titled_products(self, batch: Batch) -> None:
         """A purchase with a title makes its product known, unavailable until the catalogue says more.
 
@@ -431,103 +337,3 @@ class Updater:
             provisional = [id_ for id_, product in known.items() if product.source == UNSOURCED]
             if provisional and (waiters := await self._profiles.waiting_for(provisional)):
                 await self.settle(waiters)
-
-
-def fold_event(
-    event: Search | Purchase,
-    offset: int,
-    query: str,
-    vector: Vector | None,
-    known: Mapping[str, Vector],
-    weights: Weights,
-) -> FoldEvent:
-    """An event as the fold takes it.
-
-    `query` is the search's, normalised; empty for a purchase, and where nothing is left of it. `vector` is that of the
-    query, or of the title that a purchase brings. `known` holds the vectors of known products.
-    """
-    contributions: tuple[Contribution, ...]
-    noise = ""
-    if isinstance(event, Purchase):
-        own = known.get(event.product_id) if vector is None else vector
-        contributions = (Contribution(product_key(event.product_id), weights.purchase, own),)
-        order = stable_hash(event.order_id or str(event.ts))
-    else:
-        confidence, reason = weights.assessed(event)
-        noise = reason or ""
-        contributions = ()
-        if query and confidence:
-            contributions = (Contribution(query_key(query), weights.search * confidence, vector),)
-        if clicked := event.clicked_product_id:
-            contributions += (Contribution(product_key(clicked), weights.click, known.get(clicked)),)
-        order = offset + 1  # each search is an order of its own
-    event_id = stable_hash(event.event_id) if event.event_id else 0
-    return FoldEvent(offset, event.ts, order, event_id, contributions, noise)
-
-
-_UNDERIVED: Final = Taste(at=0, long=None, short=None, interests=())
-
-
-def _is_at_home(understood: _Understood, partition: int) -> bool:
-    """Whether the event is in the partition of its user's ledger; it is marked where it isn't."""
-    found = understood.record.partition
-    understood.misplaced = None
-    if found != partition:
-        understood.misplaced = InvalidEvent(
-            "key",
-            f"was placed in partition {found}, and this user's earlier events in {partition}: all producers must place "
-            "keys alike, as Java's default partitioner does (librdkafka: partitioner=murmur2_random)",
-        )
-    return found == partition
-
-
-def _product_of(event: Search | Purchase) -> str:
-    return event.product_id if isinstance(event, Purchase) else event.clicked_product_id or ""
-
-
-def _weights_of(state: ProfileState) -> tuple[float, float]:
-    return (
-        max(FAINTEST, total_log_weight(ledger.weight_long for ledger in state)),
-        max(FAINTEST, total_log_weight(ledger.weight_short for ledger in state)),
-    )
-
-
-def _moved(held: Held, state: ProfileState) -> float:
-    """The part of the profile's weight that is newer than its candidates, of the fold where it is larger.
-
-    It bounds how far p(t) can have moved since, and needs no vector of then.
-    """
-    if held.made_from is None:
-        return 1.0
-    return max(
-        1.0 - float(2.0 ** max(then - now, -1100.0))
-        for then, now in zip(held.made_from, _weights_of(state), strict=True)
-    )
-
-
-def _payload(held: Held, state: ProfileState, taste: Taste, titles: Mapping[str, str]) -> dict[str, JSON | bytes]:
-    """What readers find beside the vectors; absent where there is nothing to say. See `sinks.points`."""
-    searches, purchases = state
-    payload: dict[str, JSON | bytes] = {
-        "state": held.state,
-        "partition": max(searches.applied.partition, purchases.applied.partition),
-        "known": taste.known,
-        "n_searches": searches.events,
-        "n_purchases": purchases.events,
-        "interests": interests_value((interest.share, texts_of(interest, titles)) for interest in taste.interests),
-        "candidates": held.candidates,
-    }
-    if held.due is not None:
-        payload["due"] = held.due
-    if pending := state.pending:
-        payload["pending"] = [*sorted(pending)]
-    if searches.noise:
-        payload["noise"] = dict(searches.noise)
-    if searches.events:
-        payload["last_search_ts"] = searches.newest_ts
-    if purchases.events:
-        payload["last_purchase_ts"] = purchases.newest_ts
-    if held.made_at is not None and held.made_from is not None:
-        payload["made_at"] = held.made_at
-        payload["made_from"] = list(held.made_from)
-    return payload

@@ -28,6 +28,7 @@ from sinks.generations import served_generation
 from sinks.ledgers import StateError
 from sinks.retry import PermanentSinkError, Retry, RetryPolicy, log_retry
 from streams.app import create_app
+from streams.batches import Batch
 from streams.continuity import Continuity, Discontinuity, check_committed
 from streams.garbage import collect_rarely, keep_freed_memory
 from streams.generations import connected, group_of
@@ -45,7 +46,6 @@ from streams.secret import NoSecret
 from streams.settings import Settings
 from streams.stalls import StallWatch, watch_for_stalls
 from streams.topics import MisconfiguredTopics, Topic, TopicPartition
-from streams.updater import Batch
 
 logger = logging.getLogger("afterglow.worker")
 

@@ -9,6 +9,7 @@ from sinks.clicks import query_hash
 from sinks.derivation import Taste, derive
 from sinks.ledgers import Ledger, ProfileState
 from sinks.statistics import Statistics
+from streams.batches import fold_event
 from streams.evaluation.texts import EncodedShop
 from streams.evaluation.timeline import Order, Step
 from streams.profiles import fold, stable_hash
@@ -16,7 +17,6 @@ from streams.rules import derivation_rules, fold_rules, weights
 from streams.settings import Settings
 from streams.statistics.fold import Coverage, StatisticsFold
 from streams.statistics.likeness import LikenessOfTexts
-from streams.updater import fold_event
 
 
 class History:

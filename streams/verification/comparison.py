@@ -14,7 +14,7 @@ import numpy as np
 from sinks.derivation import DerivationRules, Taste, Vector
 from sinks.ledgers import FAINTEST, NOTHING, Ledger, ProfileState
 from sinks.points import StoredProfile
-from streams.updater import UNDERIVED
+from streams.profile_writes import UNDERIVED
 from streams.verification.recomputation import ORDER_DECAY, Recomputed, Rules
 
 SUM_TOLERANCE: Final = 1e-5

@@ -12,8 +12,8 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from encoders.text import clean, normalise
+from streams.batches import Weights
 from streams.events import InvalidEvent, Search, check_key, decode_purchase, decode_search
-from streams.updater import Weights
 from streams.verification.recomputation import Contribution, Event
 
 _NONE: Final = -1

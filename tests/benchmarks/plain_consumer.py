@@ -16,6 +16,7 @@ import uvloop
 from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
+from streams.batches import Batch
 from streams.garbage import collect_rarely, keep_freed_memory
 from streams.generations import connected, group_of
 from streams.kafka import client_config
@@ -26,7 +27,6 @@ from streams.pipeline import Pipeline
 from streams.products import ProductBatch
 from streams.records import Record
 from streams.settings import Settings, load
-from streams.updater import Batch
 from streams.worker import BATCHES_AT_ONCE
 
 _COMMIT_MS: Final = 1000  # as often as a worker

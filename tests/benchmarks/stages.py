@@ -37,15 +37,15 @@ _STAGES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         ),
     ),
     ("pack", ("encode_state",)),
-    ("protobuf", ("(sinks/points.py", "_payload (streams/updater.py", "upsert_request")),
+    ("protobuf", ("(sinks/points.py", "_payload (streams/profile_writes.py", "upsert_request")),
     ("derive", ("(sinks/derivation.py",)),
-    ("fold", ("(streams/profiles.py", "Updater._fold_user", "Updater._fold_event")),
+    ("fold", ("(streams/profiles.py", "Updater._fold_user", "fold_event (streams/batches.py")),
     ("asking the encoder", ("(encoders/client.py",)),
     (
         "decode",
         (
-            "(streams/events.py", "Updater.prepare", "Updater._understand", "(sinks/identity.py", "(encoders/text.py",
-            "_Worker._record", "(streams/continuity.py",
+            "(streams/events.py", "(streams/batches.py", "(sinks/identity.py", "(encoders/text.py", "_Worker._record",
+            "(streams/continuity.py",
         ),
     ),
     ("upsert", ("(sinks/writes.py", "ProfileStore.write")),
@@ -57,7 +57,10 @@ _STAGES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
             "(streams/app.py", "(streams/pipeline.py",
         ),
     ),
-    ("updater, the rest", ("(streams/updater.py", "(streams/keeper.py")),
+    (
+        "updater, the rest",
+        ("(streams/updater.py", "(streams/profile_writes.py", "(streams/turns.py", "(streams/keeper.py"),
+    ),
     ("event loop", ("(mode/worker.py", "(asyncio/")),
 )  # fmt: skip
 """Each with what the functions and files of its frames contain; the first that any frame of a stack is of has it."""

@@ -10,13 +10,13 @@ from sinks.prospects import Found
 from sinks.ranking import Candidate, RankingRules, rank
 from sinks.scoring import NEW_TO_THE_PERSON, PRIOR
 from sinks.statistics import Statistics
+from streams.batches import fold_event
 from streams.events import Purchase
 from streams.profiles import fold, stable_hash
 from streams.rules import fold_rules, weights
 from streams.settings import load
 from streams.statistics.checkpoint import decode_fold, encode_fold
 from streams.statistics.fold import Bounds, StatisticsFold
-from streams.updater import fold_event
 
 DAY = 86_400_000
 START = 1_700_000_000_000

@@ -27,12 +27,13 @@ from sinks.profiles import Held, ProfileStore
 from sinks.ranking import RankingRules
 from sinks.retry import PermanentWriteError
 from sinks.writes import Write
+from streams.batches import Weights
 from streams.pipeline import first_failure
 from streams.products import CatalogueUpdater
 from streams.profiles import FoldRules, Rules
 from streams.records import Record
 from streams.turns import BatchFailed
-from streams.updater import RefreshRules, Updater, Weights
+from streams.updater import RefreshRules, Updater
 
 pytestmark = pytest.mark.end_to_end
 

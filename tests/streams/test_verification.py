@@ -29,8 +29,9 @@ from sinks.identity import PointIds
 from sinks.ledgers import Debt, Ledger, ProfileState, add_log_weights, decode_state, encode_state
 from sinks.points import NO_ITEMS, StoredProfile, WireValue, wire_value
 from streams.addresses import read_addresses
+from streams.profile_writes import UNDERIVED
 from streams.profiles import Contribution, FoldEvent, FoldRules, fold, settle
-from streams.updater import UNDERIVED, RefreshRules
+from streams.updater import RefreshRules
 from streams.verification.comparison import (
     Comparison,
     compare_continued,
