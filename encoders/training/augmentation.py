@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -12,23 +12,39 @@ _KEYS: Final = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _LETTERS: Final = 4  # a word this long can be misspelt and still be read
 
 
-class Augmentation:
-    """Misspells a word, leaves one out, puts them in another order, or puts a brand or category of the shop before."""
+_Way: TypeAlias = Callable[[Sequence[str], np.random.Generator], Sequence[str]]
 
-    def __init__(self, companions: Mapping[str, Sequence[str]]) -> None:
-        """`companions`: by product id the shop's own words for where it belongs, that people put into queries."""
+
+class Augmentation:
+    """Says a query as somebody else put it, misspells a word, leaves one out, puts them in another order, or puts a
+    brand or category of the shop before.
+    """
+
+    def __init__(self, companions: Mapping[str, Sequence[str]] | None, rewritten: Mapping[str, Sequence[str]]) -> None:
+        """`companions`: by product id the shop's own words for where it belongs, that people put into queries; None:
+        queries aren't changed but for `rewritten`: by query, other ways to say it.
+        """
         self._companions = companions
+        self._rewritten = rewritten
 
     def of(self, query: str, product_id: str, chance: np.random.Generator) -> str:
         """The query that led to this product, changed in one way, or as it is."""
         if chance.random() >= _SHARE:
             return query
-        words = query.split()
-        ways = [self._misspelt, self._shorter, self._reordered]
-        if self._companions.get(product_id):
-            words_of = self._companions[product_id]
-            ways.append(lambda words, chance: [words_of[int(chance.integers(len(words_of)))], *words])
-        return " ".join(ways[int(chance.integers(len(ways)))](words, chance)) or query
+        ways = self._ways(query, product_id)
+        if not ways:
+            return query
+        return " ".join(ways[int(chance.integers(len(ways)))](query.split(), chance)) or query
+
+    def _ways(self, query: str, product_id: str) -> list[_Way]:
+        ways: list[_Way] = []
+        if self._companions is not None:
+            ways += [self._misspelt, self._shorter, self._reordered]
+            if words_of := self._companions.get(product_id):
+                ways.append(lambda words, chance: [words_of[int(chance.integers(len(words_of)))], *words])
+        if others := self._rewritten.get(query):
+            ways.append(lambda _, chance: others[int(chance.integers(len(others)))].split())
+        return ways
 
     @staticmethod
     def _misspelt(words: Sequence[str], chance: np.random.Generator) -> list[str]:

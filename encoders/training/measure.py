@@ -6,8 +6,8 @@ the catalogue's mean, and the products by the cosine of their centred vectors. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -50,11 +50,38 @@ class Measured(msgspec.Struct, frozen=True):
     queries: dict[str, Score] = {}
     purchases: dict[str, Score] = {}
 
-    def figures(self) -> list[float]:
-        """MRR of queries and recall of purchases, of all that was wanted and of the long tail, of those there are."""
-        groups = ("all", "tail")
-        mrr = [self.queries[group].mrr for group in groups if group in self.queries]
-        return mrr + [self.purchases[group].recall for group in groups if group in self.purchases]
+
+class Found(NamedTuple):
+    """What was found for the probes that have something of a group among what is wanted."""
+
+    probes: NDArray[np.int64]
+    """Rows of all probes."""
+    recall: NDArray[np.float64]
+    mrr: NDArray[np.float64]
+
+
+class Figure(NamedTuple):
+    """By what a kind of left side is judged, in a group."""
+
+    probes: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+class Judged(NamedTuple):
+    """By group, as in `Measured`, and probe."""
+
+    queries: dict[str, Found]
+    purchases: dict[str, Found]
+
+    def measured(self) -> Measured:
+        return Measured(_scores(self.queries), _scores(self.purchases))
+
+    def figures(self) -> list[Figure]:
+        """MRR of queries, then recall of purchases, of each group there is."""
+        return [
+            *(Figure(found.probes, found.mrr) for found in self.queries.values()),
+            *(Figure(found.probes, found.recall) for found in self.purchases.values()),
+        ]
 
 
 class Catalogue:
@@ -97,31 +124,47 @@ def catalogue_of(examples: Examples, encode: Encode) -> Catalogue:
 
 def measure(catalogue: Catalogue, encode: Encode, probes: Sequence[Probe], seen: Seen) -> Measured:
     """Of all probes. A probe of purchases none of which is known by the catalogue finds nothing."""
-    kinds = {kind: [probe for probe in probes if probe.kind is kind] for kind in TextKind}
-    return Measured(
-        queries=_measure(catalogue, encode, kinds[TextKind.QUERY], seen),
-        purchases=_measure(catalogue, encode, kinds[TextKind.PRODUCT], seen),
+    return judge(catalogue, encode, probes, seen).measured()
+
+
+def judge(catalogue: Catalogue, encode: Encode, probes: Sequence[Probe], seen: Seen) -> Judged:
+    """As `measure`, probe by probe. The same probes have the same groups, whatever the vectors."""
+    rows = {kind: [row for row, probe in enumerate(probes) if probe.kind is kind] for kind in TextKind}
+    return Judged(
+        queries=_judge(catalogue, encode, probes, rows[TextKind.QUERY], seen),
+        purchases=_judge(catalogue, encode, probes, rows[TextKind.PRODUCT], seen),
     )
 
 
-def _measure(catalogue: Catalogue, encode: Encode, probes: Sequence[Probe], seen: Seen) -> dict[str, Score]:
-    found: dict[str, list[tuple[float, float]]] = {}
-    queries = sorted({probe.lefts[0] for probe in probes if probe.kind is TextKind.QUERY})
+def _judge(
+    catalogue: Catalogue, encode: Encode, probes: Sequence[Probe], rows: Sequence[int], seen: Seen
+) -> dict[str, Found]:
+    judged: dict[str, list[tuple[int, float, float]]] = {}
+    queries = sorted({probes[row].lefts[0] for row in rows if probes[row].kind is TextKind.QUERY})
     vectors = dict(zip(queries, encode(queries, TextKind.QUERY), strict=True)) if queries else {}
-    for start in range(0, len(probes), _AT_ONCE):
-        chunk = probes[start : start + _AT_ONCE]
+    for start in range(0, len(rows), _AT_ONCE):
+        chunk = rows[start : start + _AT_ONCE]
         asked = [
-            vectors[probe.lefts[0]] if probe.kind is TextKind.QUERY else _profile(catalogue, probe) for probe in chunk
+            vectors[probe.lefts[0]] if probe.kind is TextKind.QUERY else _profile(catalogue, probe)
+            for probe in (probes[row] for row in chunk)
         ]
-        for probe, scores in zip(chunk, catalogue.scores(np.stack(asked)), strict=True):
+        for row, scores in zip(chunk, catalogue.scores(np.stack(asked)), strict=True):
+            probe = probes[row]
             scores[[catalogue.rows[product_id] for product_id in probe.hidden if product_id in catalogue.rows]] = (
                 UNLISTED
             )
             for group, wanted in _groups(probe, seen).items():
-                rows = [catalogue.rows[product_id] for product_id in wanted if product_id in catalogue.rows]
-                found.setdefault(group, []).append(_judged(scores, rows))
+                places = [catalogue.rows[product_id] for product_id in wanted if product_id in catalogue.rows]
+                judged.setdefault(group, []).append((row, *_judged(scores, places)))
     return {
-        group: Score(len(judged), *(float(mean) for mean in np.mean(judged, axis=0))) for group, judged in found.items()
+        group: Found(np.array([row for row, *_ in all_]), *np.array([values for _, *values in all_]).T)
+        for group, all_ in judged.items()
+    }
+
+
+def _scores(found: Mapping[str, Found]) -> dict[str, Score]:
+    return {
+        group: Score(len(one.probes), float(one.recall.mean()), float(one.mrr.mean())) for group, one in found.items()
     }
 
 

@@ -56,7 +56,11 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Fact]
     options: dict[str, str | int | float | bool]
     steps: int
-    """Of the weights that were kept."""
+    """Of the weights that were kept; 0: they are the parent's."""
+    share: float = 1.0
+    """Of what was learned; the rest are the parent's weights."""
+    averaged: bool = False
+    """Over the training's evaluations."""
     before: Measurement
     after: Measurement
     history: list[Evaluated] = []
@@ -122,6 +126,7 @@ def _readable(card: ModelCard) -> str:
         "## Training",
         "",
         f"- steps: {card.steps}",
+        f"- kept: {card.share:.0%} of {'the mean' if card.averaged else 'the best'} of its evaluations",
         *(f"- {name}: {value}" for name, value in card.options.items()),
     ]
     return head + "\n".join(lines) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -60,7 +60,11 @@ class TrainableModel:
         for module in self._model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout
+        self.at_input: Callable[[Tensor], Tensor] | None = None
+        """What the trained layers are given goes through it, [texts, length, d], where there is one."""
         self._frozen_layers = self._choose(tune, folder)
+        if self._frozen_layers is None:
+            self._model.get_input_embeddings().register_forward_hook(lambda _, __, given: self._given(given))
         _module(self._model).to(self.device)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -111,10 +115,13 @@ class TrainableModel:
         if self._frozen_layers is None:
             hidden: Tensor = self._network(input_ids=self._padded(tokens), attention_mask=mask.long()).last_hidden_state
         else:
-            hidden = self._upper(self._lower(tokens), mask)
+            hidden = self._upper(self._given(self._lower(tokens)), mask)
         if self._recipe.pooling == "cls":
             return hidden[:, 0]
         return (hidden * mask[:, :, None]).sum(1) / lengths[:, None]
+
+    def _given(self, given: Tensor) -> Tensor:
+        return given if self.at_input is None else self.at_input(given)
 
     def _upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
         bias = None

@@ -88,6 +88,12 @@ class Examples:
     test: Sequence[Probe]
     listed: frozenset[str]
     """Ids of the products that may be listed."""
+    returning: Sequence[Probe] = ()
+    """What those did in the time of the validation that `pairs` are of, later than all pairs. They are asked about as
+    well where weights are chosen, since the more are asked the less of the choice is chance; nothing is reported of it.
+    """
+    categories: Mapping[str, str] = field(default_factory=dict)
+    """By product id the shop's category, of those that have one."""
     facts: Mapping[str, Fact] = field(default_factory=dict)
     """What the model card says of the data: times, counts."""
 
@@ -125,7 +131,7 @@ def sampled(examples: Examples, most: int, seed: int) -> Examples:
     if len(examples.products) <= most:
         return examples
     kept = Seen(examples.pairs).products
-    for probe in (*examples.validation, *examples.test):
+    for probe in (*examples.validation, *examples.returning, *examples.test):
         kept |= probe.wanted
         if probe.kind is TextKind.PRODUCT:
             kept.update(probe.lefts)

@@ -66,6 +66,47 @@ _GROUPS: Final = {
 )
 @click.option("--augment", is_flag=True, help="Misspell, shorten, reorder and lengthen some of the queries.")
 @click.option(
+    "--back-translation",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    nargs=2,
+    metavar="THERE BACK",
+    help="Model folders that translate, by whom some of the queries are put otherwise.",
+)
+@click.option(
+    "--adversarial",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Noise where the loss is greater, as a share of what the trained layers are given.",
+)
+@click.option(
+    "--symmetric",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Weight of the reverse cross-entropy, for pairs that were no choice.",
+)
+@click.option(
+    "--kinds",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Weight of a second task: the category of what is clicked or bought next.",
+)
+@click.option(
+    "--soup",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Trainings, by seeds from --seed on, whose weights are averaged.",
+)
+@click.option(
+    "--mix/--no-mix",
+    default=True,
+    show_default=True,
+    help="Mix evaluations and the model itself, where that costs nothing, or keep the best as it is.",
+)
+@click.option(
     "--precision",
     type=click.Choice(("auto", "bfloat16", "float32")),
     default="auto",
@@ -97,6 +138,7 @@ def command(
     threads: int,
     seed: int,
     tensorboard: Path | None,
+    back_translation: tuple[Path, Path] | None,
     as_json: bool,
     **given: str | int | float | bool,
 ) -> None:
@@ -125,6 +167,7 @@ def command(
         examples = _mined(settings, shop, judged, validation_from, test_from, until, seed, facts)
         options = Options(**given, seed=seed, half=half_precision(precision, settings.encoder.device))  # type: ignore[arg-type]
         parent = _parent(settings, model, from_topics=products is None)
+        rewritten = _rewritten(back_translation, examples, settings.encoder.device, report)
         result = train(
             examples,
             parent.source,
@@ -135,6 +178,7 @@ def command(
             query_prefix=parent.query_prefix,
             product_prefix=parent.product_prefix,
             companions=companions(shop.products),
+            rewritten=rewritten,
             tensorboard=tensorboard,
         )
     if as_json:
@@ -211,6 +255,17 @@ def _mined(
     return dataclasses.replace(examples, facts={**examples.facts, **facts})
 
 
+def _rewritten(
+    models: tuple[Path, Path] | None, examples: Examples, device: str, report: Report
+) -> dict[str, list[str]]:
+    if models is None:
+        return {}
+    from encoders.training.pairs import Seen
+    from encoders.training.translation import there_and_back
+
+    return there_and_back(sorted(Seen(examples.pairs).queries), *models, device=device, report=report)
+
+
 def _parent(settings: Settings, model: str | None, *, from_topics: bool) -> Loadable:
     from streams.models import Loadable, model_as_set, model_in_force
 
@@ -230,10 +285,13 @@ def _print(result: TrainingResult) -> None:
         print_table(("", "", "asked", "before", "after", "change"), rows)
     if not result.steps:
         click.secho(
-            f"\nNo step was better on the validation than {result.parent.name}: {result.folder} has its weights"
+            f"\nNo step was better on the validation than {result.parent.name}, beyond chance: {result.folder} has its "
+            "weights"
         )
         return
-    click.secho(f"\n{result.folder} ({result.identity}), the weights of step {result.steps}", fg="green", bold=True)
+    of_what = f"the mean of {result.steps} steps" if result.averaged else f"step {result.steps}"
+    kept = "" if result.share == 1 else f", mixed with {1 - result.share:.0%} of {result.parent.name}"
+    click.secho(f"\n{result.folder} ({result.identity}), the weights of {of_what}{kept}", fg="green", bold=True)
     click.echo(f"from {result.parent.name} ({result.parent.identity}) in {result.seconds:,.0f} s; roll it out:")
     click.echo(f"  afterglow replay --model {result.folder}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,11 +22,14 @@ SESSION_MS: Final = 30 * 60 * 1000
 
 HELD_OUT: Final = 0.3
 """Of those who were there both before validation begins and after: they are asked about, and nothing is learned from
-them. Of the others nothing later is used.
+them. Of the others nothing later is learned, and what they did in the time of the validation only helps to choose.
 """
 
 MAX_PAIRS: Final = 300_000
 """Of each kind; of more, those of the customers whose hash comes first."""
+
+MAX_RETURNING: Final = 5_000
+"""Of what those learned from did in the time of the validation, of each kind; of more, as of pairs."""
 
 _LEFTS: Final = 16  # of what a customer had bought, a sample for each pair
 _VALIDATION_SHARE: Final = 0.8  # of what happened lies before validation begins, where nobody says when it does
@@ -102,7 +105,7 @@ def mine(
         else:
             mined.search(step)
     mined.judge(labels, seed)
-    pairs = [pair for kind in TextKind for pair in _bounded([p for p in mined.pairs if p.kind is kind], seed)]
+    pairs = _bounded(mined.pairs, MAX_PAIRS, seed)
     counts = {
         f"{name}_{kind}": sum(one.kind is of for one in some)
         for name, some in (("pairs", pairs), ("validation", mined.validation), ("test", mined.test))
@@ -114,6 +117,8 @@ def mine(
         validation=mined.validation,
         test=mined.test,
         listed=frozenset(product_id for product_id, product in stored.items() if product.available),
+        returning=_bounded(mined.returning, MAX_RETURNING, seed),
+        categories={product_id: product.category for product_id, product in stored.items() if product.category},
         facts={"products": len(texts), **{f"{name}_ms": ms for name, ms in splits._asdict().items()}, **counts},
     )
 
@@ -145,18 +150,24 @@ def _roles(first: Mapping[str, int], last: Mapping[str, int], splits: Splits, se
     return roles
 
 
-def _bounded(pairs: list[Pair], seed: int) -> list[Pair]:
-    """All pairs of as many users as the bound allows."""
-    if len(pairs) <= MAX_PAIRS:
-        return pairs
-    counts = Counter(pair.user or pair.lefts[0] for pair in pairs)
-    kept, left = set(), MAX_PAIRS
+_Example = TypeVar("_Example", Pair, Probe)
+
+
+def _bounded(examples: Sequence[_Example], most: int, seed: int) -> list[_Example]:
+    """Kind by kind all examples of as many users as the bound allows."""
+    kinds = ([one for one in examples if one.kind is kind] for kind in TextKind)
+    return [one for some in kinds for one in (some if len(some) <= most else _of_some_users(some, most, seed))]
+
+
+def _of_some_users(examples: Sequence[_Example], most: int, seed: int) -> list[_Example]:
+    counts = Counter(one.user or one.lefts[0] for one in examples)
+    kept, left = set(), most
     for user_id in sorted(counts, key=lambda user_id: _place(user_id, seed)):
         left -= counts[user_id]
         if left < 0:
             break
         kept.add(user_id)
-    return [pair for pair in pairs if (pair.user or pair.lefts[0]) in kept]
+    return [one for one in examples if (one.user or one.lefts[0]) in kept]
 
 
 def _place(user_id: str, seed: int) -> float:
@@ -171,6 +182,7 @@ class _Mined:
         self.pairs: list[Pair] = []
         self.validation: list[Probe] = []
         self.test: list[Probe] = []
+        self.returning: list[Probe] = []
         self._texts = texts
         self._splits = splits
         self._role = role
@@ -195,9 +207,8 @@ class _Mined:
         bought = self._bought[order.user_id]
         new = [product_id for product_id in known if product_id not in bought]
         role = self._role[order.user_id]
-        if role == _LEARNED:
-            if order.ts < self._splits.validation_from:
-                self._together(order, new, known)
+        if role == _LEARNED and order.ts < self._splits.validation_from:
+            self._together(order, new, known)
         elif new and bought and (probes := self._probes(role, order.ts)) is not None:
             latest = max(bought.values())
             weights = tuple(2.0 ** (weight - latest) for weight in bought.values())
@@ -230,9 +241,8 @@ class _Mined:
         query, role = normalise(search.query), self._role[search.user_id]
         if not query or product_id not in self._texts:
             return
-        if role == _LEARNED:
-            if ts < self._splits.validation_from:
-                self.pairs.append(Pair(TextKind.QUERY, (query,), product_id, search.user_id, ts))
+        if role == _LEARNED and ts < self._splits.validation_from:
+            self.pairs.append(Pair(TextKind.QUERY, (query,), product_id, search.user_id, ts))
         elif (probes := self._probes(role, ts)) is not None:
             probes.append(
                 Probe(TextKind.QUERY, (query,), (1.0,), frozenset((product_id,)), frozenset(), search.user_id, ts)
@@ -258,8 +268,8 @@ class _Mined:
         return tuple(product_ids[i] for i in np.argpartition(keys, _LEFTS)[:_LEFTS])
 
     def _probes(self, role: str, ts: int) -> list[Probe] | None:
-        if role == _VALIDATION and self._splits.validation_from <= ts < self._splits.test_from:
-            return self.validation
+        if self._splits.validation_from <= ts < self._splits.test_from:
+            return {_VALIDATION: self.validation, _LEARNED: self.returning}.get(role)
         if role == _TEST and ts >= self._splits.test_from:
             return self.test
         return None

@@ -23,7 +23,8 @@ from encoders.errors import ModelError
 from encoders.protocol import TextKind
 from encoders.recipe import read_recipe
 from encoders.text import clean
-from encoders.training import training
+from encoders.training import checkpoint, objective, training
+from encoders.training.adversary import Adversary
 from encoders.training.files import load_state
 from encoders.training.model_card import read_card
 from encoders.training.network import TrainableModel
@@ -88,7 +89,10 @@ def test_what_led_to_a_product_is_nearer_to_it_afterwards(folder: Path, tmp_path
     assert card.data == {"until_ms": 10}
     assert card.options["seed"] == 1
     assert card.history[0].step == 0
-    assert max(card.history, key=lambda one: sum(one.validation.figures())).step == card.steps
+    assert card.history[-1].step == 24
+    assert card.steps in {one.step for one in card.history}
+    assert (card.share, card.averaged) == (result.share, result.averaged)
+    assert 0 < card.share <= 1
     readme = (tmp_path / "tuned" / "README.md").read_text()
     assert "query → product, MRR | validation | all | 20 |" in readme
 
@@ -155,6 +159,84 @@ def test_a_training_that_is_killed_goes_on_and_ends_the_same(chinese_bert: Path,
     assert not (tmp_path / "killed.partial").exists()
 
 
+def test_two_at_once_do_not_make_one_folder(chinese_bert: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from encoders.training.checkpoint import working_on\n"
+        "out = Path(sys.argv[1])\n"
+        "with working_on(out.with_name('tuned.partial'), out): print('held', flush=True); time.sleep(600)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(
+        TrainingError, match=r"another training is making .*tuned: let it finish, or give another --out"
+    ):
+        trained(chinese_bert, out)
+    other.kill()
+    other.wait()
+    trained(chinese_bert, out, msgspec.structs.replace(QUICK, steps=8))  # who is killed holds nothing
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_soup_is_the_mean_of_trainings_by_several_seeds(chinese_bert: Path, tmp_path: Path) -> None:
+    few = msgspec.structs.replace(QUICK, tune="top-1", steps=8, mix=False)
+    for seed in (3, 4):
+        trained(chinese_bert, tmp_path / f"{seed}", msgspec.structs.replace(few, seed=seed))
+
+    def killed(what: str, step: int, _: int) -> None:
+        if what.startswith("training") and step == 4 and (tmp_path / "soup.partial" / "checkpoint.pt").exists():
+            raise KeyboardInterrupt
+
+    two = msgspec.structs.replace(few, seed=3, soup=2)
+    with pytest.raises(KeyboardInterrupt):  # in the second training
+        train(examples(), str(chinese_bert), tmp_path / "soup", two, killed, device="cpu")
+    trained(chinese_bert, tmp_path / "soup", two)
+    soup, one, other = (weights_of(tmp_path / name) for name in ("soup", "3", "4"))
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    for name in soup:
+        torch.testing.assert_close(soup[name], (one[name] + other[name]) / 2, atol=1e-6, rtol=1e-5)
+    with pytest.raises(TrainingError, match="no --soup with --tune lora"):
+        trained(chinese_bert, tmp_path / "lora", msgspec.structs.replace(two, tune="lora"))
+
+
+def test_what_is_no_better_than_the_parent_leaves_its_weights(chinese_bert: Path, tmp_path: Path) -> None:
+    result = trained(chinese_bert, tmp_path / "tuned", msgspec.structs.replace(QUICK, learning_rate=1e-12))
+    assert (result.steps, result.share) == (0, 0.0)
+    before, after = weights_of(chinese_bert), weights_of(tmp_path / "tuned")
+    assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+@pytest.mark.parametrize("tune", ["full", "top-1", "lora"])
+def test_noise_is_where_the_loss_is_greater(tune: str, chinese_bert: Path) -> None:
+    recipe = read_recipe(chinese_bert, query_prefix=None, product_prefix=None)
+    model = TrainableModel(chinese_bert, recipe, tune, device="cpu", dropout=0.0, half=False)
+    target = torch.nn.functional.normalize(torch.arange(1.0, 65.0), dim=0)
+
+    def loss() -> torch.Tensor:
+        return -(model.vectors(["usb", "wireless headphones"], TextKind.PRODUCT, train=True) @ target).sum()
+
+    model.at_input = adversary = Adversary(0.01)
+    first = loss()
+    first.backward()
+    adversary.turn()
+    assert loss().item() > first.item()
+    model.at_input = None
+    assert loss().item() == pytest.approx(first.item())
+
+
+def test_each_ingredient_makes_a_difference(chinese_bert: Path, tmp_path: Path) -> None:
+    few = msgspec.structs.replace(QUICK, tune="top-1", steps=4, mix=False, evaluate_every=4)
+    ingredients = [{}, {"adversarial": 0.02}, {"symmetric": 0.5}, {"kinds": 0.2}, {"augment": True}, {"balance": 0.5}]
+    of = _with(examples(), pairs=[pair for i, pair in enumerate(examples().pairs) if i % 10 > 2 or i % 3])
+    made = [
+        trained(chinese_bert, tmp_path / f"{i}", msgspec.structs.replace(few, **ingredient), of).identity
+        for i, ingredient in enumerate(ingredients)
+    ]
+    assert len(set(made)) == len(ingredients)
+
+
 def test_the_remains_of_another_training_are_left_alone(chinese_bert: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     with pytest.MonkeyPatch.context() as patch:
@@ -170,8 +252,8 @@ def test_the_remains_of_another_training_are_left_alone(chinese_bert: Path, tmp_
 def test_a_full_disk_leaves_the_last_checkpoint(chinese_bert: Path, tmp_path: Path) -> None:
     out, told = tmp_path / "tuned", []
     with pytest.MonkeyPatch.context() as patch:
-        saved = training.save_state
-        patch.setattr(training, "save_state", lambda *a: (_full_disk() if told else None, told.append(1), saved(*a)))
+        saved = checkpoint.save_state
+        patch.setattr(checkpoint, "save_state", lambda *a: (_full_disk() if told else None, told.append(1), saved(*a)))
         with pytest.raises(Unwritable, match=r"can't be written \(.*No space left on device\): make room"):
             trained(chinese_bert, out)
     assert [path.name for path in (tmp_path / "tuned.partial").iterdir()] == ["checkpoint.pt"]
@@ -238,7 +320,7 @@ def test_no_memory_on_the_device_is_said(chinese_bert: Path, tmp_path: Path, mon
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(training, "contrast", full)
+    monkeypatch.setattr(objective, "contrast", full)
     with pytest.raises(NoMemory, match=r"no memory is left on cpu: a smaller --batch needs less"):
         trained(chinese_bert, tmp_path / "tuned")
     assert not (tmp_path / "tuned").exists()

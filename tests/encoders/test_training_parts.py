@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from encoders.protocol import TextKind
 from encoders.training.augmentation import Augmentation
 from encoders.training.batches import Batches
-from encoders.training.measure import Catalogue, Score, measure
-from encoders.training.objective import contrast
+from encoders.training.choice import simplest, worth
+from encoders.training.kinds import kinds_of
+from encoders.training.measure import Catalogue, Found, Judged, Score, judge, measure
+from encoders.training.objective import Objective, contrast
 from encoders.training.pairs import Examples, Pair, Probe, Seen, sampled
 
 NOTHING_MASKED = torch.zeros(2, 3, dtype=torch.bool)
@@ -39,6 +41,83 @@ def test_what_is_masked_is_no_negative() -> None:
     masked = torch.tensor([[False, True, True]])
     loss = contrast(asked, products, torch.tensor([0]), masked, torch.ones(1), scales=torch.tensor([2.0]))
     assert float(loss) == 0.0
+
+
+def test_the_reverse_cross_entropy_is_bounded() -> None:
+    asked, products, right = torch.eye(3)[:1], torch.eye(3), torch.tensor([1])
+    given = (asked, products, right, NOTHING_MASKED[:1], torch.ones(1))
+    chance = 1 / (math.exp(2) + 2)  # of the right product, which is at cosine 0
+    loss = contrast(*given, scales=torch.tensor([2.0]), symmetric=0.5)
+    assert float(loss) == pytest.approx(-math.log(chance) + 0.5 * 4 * (1 - chance))
+
+
+def test_the_second_task_is_to_tell_the_kind() -> None:
+    objective = Objective(temperature=0.1, symmetric=0.0, kinds=0.5, centres=torch.eye(3))
+    alone = Objective(temperature=0.1, symmetric=0.0, kinds=0.5, centres=None)
+    batch = (torch.eye(3)[:2], torch.eye(3), torch.tensor([0, 2]), NOTHING_MASKED, torch.tensor([1.0, 3.0]))
+    sides = torch.tensor([0, 1])
+    known = torch.tensor([0, -1])
+    both = (objective(*batch, sides, known) - alone(*batch, sides, known)).item()
+    assert both == pytest.approx(0.5 * math.log((math.exp(10) + 2) / math.exp(10)), rel=1e-2)  # only the first is known
+    unknown = torch.tensor([-1, -1])
+    assert objective(*batch, sides, unknown).item() == alone(*batch, sides, unknown).item()
+
+
+def test_kinds_are_the_shops_categories() -> None:
+    kinds = kinds_of(["boots", "tent", "mat"], np.eye(3, dtype=np.float32), {"tent": "camping", "boots": "shoes"}, 1)
+    assert kinds.of == {"boots": 1, "tent": 0}
+    assert kinds.centres.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_kinds_are_what_is_alike_where_the_shop_has_no_categories() -> None:
+    angles = np.concatenate([np.linspace(0, 0.2, 8), np.linspace(2, 2.2, 8)])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    ids = [f"p{i}" for i in range(16)]
+    kinds = kinds_of(ids, vectors, {"p1": "the only one"}, seed=1)
+    assert len({kinds.of[one] for one in ids[:8]}) == len({kinds.of[one] for one in ids[8:]}) == 1
+    assert kinds.of["p0"] != kinds.of["p15"]
+    assert np.linalg.norm(kinds.centres, axis=1) == pytest.approx([1, 1])
+
+
+def judged(values: list[float]) -> Judged:
+    found = np.array(values)
+    return Judged({"all": Found(np.arange(len(found)), found, found)}, {})
+
+
+def asked_by(users: list[str]) -> list[Probe]:
+    return [Probe(TextKind.QUERY, (f"q{i}",), (1.0,), frozenset("p"), frozenset(), u, 1) for i, u in enumerate(users)]
+
+
+def test_worth_is_how_many_times_as_good_by_customer() -> None:
+    probes = asked_by(["ada", "bob", "ada", "", ""])  # two labels: nobody's
+    parts = worth(judged([0.49, 0.0, 0.49, 0.0, 0.0]), judged([0.14] * 5), probes)
+    ratio = 0.15 * 5  # a hundredth is added to both sides
+    assert parts == pytest.approx([1.0 / ratio, 0.01 / ratio, 0.01 / ratio, 0.01 / ratio])
+    assert worth(judged([0.14] * 5), judged([0.14] * 5), probes).sum() == pytest.approx(1.0)
+
+
+def test_groups_of_few_probes_do_not_count() -> None:
+    probes = asked_by([f"user {i}" for i in range(20)])
+    of_all, rare = Found(np.arange(20), np.full(20, 0.5), np.full(20, 0.5)), np.arange(2)
+    base = Judged({"all": of_all, "tail": Found(rare, np.ones(2), np.ones(2))}, {})
+    worse = Judged({"all": of_all, "tail": Found(rare, np.zeros(2), np.zeros(2))}, {})
+    assert worth(worse, base, probes).sum() == pytest.approx(1.0)
+
+
+def test_of_what_is_as_good_the_simplest_is_kept() -> None:
+    clearly = [np.full(9, 1.0), np.full(9, 1.5), np.full(9, 1.6)]
+    assert simplest(clearly) == 2  # each customer is served better: no doubt
+    noise = np.array([1.0, -1.0] * 5)
+    assert simplest([np.full(10, 1.0), 1.5 + noise, 1.55 - noise]) == 1  # .5 more: two in a hundred errors
+    assert simplest([np.ones(1), np.full(1, 2.0)]) == 1
+
+
+@given(st.lists(st.lists(st.floats(0, 2), min_size=6, max_size=6), min_size=1, max_size=6))
+def test_what_is_kept_is_no_worse_than_the_best_by_more_than_an_error(values: list[list[float]]) -> None:
+    worths = [np.array(one) for one in values]
+    best = max(worths, key=np.sum)
+    kept = worths[simplest(worths)]
+    assert best.sum() - kept.sum() <= math.sqrt(6 * float((best - kept).var(ddof=1))) + 1e-12
 
 
 PAIRS = [
@@ -142,7 +221,15 @@ def test_a_measure_by_hand() -> None:
         "unseen_queries": Score(1, 1.0, 1.0),
     }
     assert measured.purchases["all"] == Score(1, 1.0, 0.5)  # what was bought is not listed
-    assert measured.figures() == [0.75, 0.75, 1.0, 1.0]
+    judged = judge(catalogue, encode, probes, seen)
+    assert judged.measured() == measured
+    assert {group: list(found.probes) for group, found in judged.queries.items()} == {
+        "all": [0, 1],
+        "tail": [0, 1],
+        "unseen_products": [0, 1],
+        "unseen_queries": [1],
+    }
+    assert [list(figure.values) for figure in judged.figures()] == [[0.5, 1.0]] * 3 + [[1.0]] + [[1.0]] * 3
 
 
 def test_what_may_not_be_listed_is_not_found() -> None:
@@ -155,7 +242,7 @@ def test_what_may_not_be_listed_is_not_found() -> None:
 @given(st.text(st.characters(categories=("L", "N"))).map(lambda text: f"{text} boots"), st.integers(0, 2**32))
 def test_a_query_typed_otherwise_still_says_something(query: str, seed: int) -> None:
     chance = np.random.default_rng(seed)
-    augmentation = Augmentation({"p": ["fell"]})
+    augmentation = Augmentation({"p": ["fell"]}, {})
     others = [augmentation.of(query, "p", chance) for _ in range(10)]
     assert all(other.strip() for other in others)
     words = {*query.split(), "fell"}
@@ -165,9 +252,16 @@ def test_a_query_typed_otherwise_still_says_something(query: str, seed: int) -> 
 
 def test_ways_to_type_a_query() -> None:
     chance = np.random.default_rng(2)
-    augmentation = Augmentation({"p": ["fell"]})
+    augmentation = Augmentation({"p": ["fell"]}, {})
     others = {augmentation.of("walking boots", "p", chance) for _ in range(5000)}
     assert {"walking boots", "boots walking", "boots", "walking", "fell walking boots", "walkign boots"} <= others
+
+
+def test_what_models_put_otherwise_is_a_way_to_say_it() -> None:
+    chance = np.random.default_rng(2)
+    augmentation = Augmentation(None, {"walking boots": ["hiking shoes"]})
+    assert {augmentation.of("walking boots", "p", chance) for _ in range(99)} == {"walking boots", "hiking shoes"}
+    assert {augmentation.of("tent", "p", chance) for _ in range(99)} == {"tent"}
 
 
 def test_of_a_large_catalogue_what_is_asked_for_is_kept_and_some_of_the_rest() -> None:

@@ -61,7 +61,20 @@ FILES = ["--products", "products.jsonl", "--searches", "searches.jsonl"]
 
 @pytest.mark.end_to_end
 def test_the_packaged_model_learns_what_a_shop_calls_its_things(train: Train) -> None:
-    few = ["--tune", "top-1", "--steps", "12", "--batch", "32", "--learning-rate", "1e-3", "--threads", "1"]
+    few = [
+        "--tune",
+        "top-1",
+        "--kinds",
+        "0.1",
+        "--steps",
+        "12",
+        "--batch",
+        "32",
+        "--learning-rate",
+        "1e-3",
+        "--threads",
+        "1",
+    ]
     code, out, err = train([*FILES, *few, "--out", "models/ours", "--tensorboard", "board", "--json"])
     assert code == 0, err
     result = json.loads(out)

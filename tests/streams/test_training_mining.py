@@ -90,6 +90,18 @@ def test_who_is_new_is_asked_about() -> None:
     assert examples.facts["until_ms"] == T0 + 30 * DAY_MS
 
 
+def test_what_those_learned_from_did_afterwards_helps_to_choose() -> None:
+    purchases = [
+        bought(user, product, day * DAY_MS)
+        for user in (f"user {i}" for i in range(40))
+        for day, product in ((1, "boots"), (2, "socks"), (11, "tent"), (21, "mat"))
+    ]
+    examples = mined(purchases, [])
+    learned_from = {pair.user for pair in examples.pairs}
+    assert {probe.user for probe in examples.returning} == learned_from
+    assert {(probe.ts, probe.wanted) for probe in examples.returning} == {(T0 + 11 * DAY_MS, frozenset({"tent"}))}
+
+
 TIMES = st.integers(0, 29 * DAY_MS)
 USERS = st.sampled_from([f"user {i}" for i in range(9)])
 IDS = st.sampled_from([product.product_id for product in PRODUCTS])
@@ -110,10 +122,13 @@ def test_nobody_and_no_moment_is_on_two_sides(purchases: list[Purchase], searche
     validated, tested = ({probe.user for probe in probes} for probes in (examples.validation, examples.test))
     assert not learned_from & (validated | tested)
     assert not validated & tested
+    returning = {probe.user for probe in examples.returning}
+    assert not returning & (validated | tested)
     assert all(pair.ts < LATER.validation_from for pair in examples.pairs)
     assert all(LATER.validation_from <= probe.ts < LATER.test_from for probe in examples.validation)
+    assert all(LATER.validation_from <= probe.ts < LATER.test_from for probe in examples.returning)
     assert all(LATER.test_from <= probe.ts < LATER.until for probe in examples.test)
-    for probe in (*examples.validation, *examples.test):
+    for probe in (*examples.validation, *examples.returning, *examples.test):
         assert probe.wanted
         assert not probe.wanted & probe.hidden
         assert len(probe.lefts) == len(probe.weights)

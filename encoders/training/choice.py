@@ -1,0 +1,58 @@
+"""Which weights are kept: those that the validation finds best, and of those that it can't tell apart the ones nearest
+to the parent's. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.training.measure import Judged
+from encoders.training.pairs import Probe
+
+FEWEST_PROBES: Final = 20
+"""Fewer say nothing of a group."""
+
+_FLOOR: Final = 0.01  # added to both sides of a ratio: of next to nothing twice as much is no more than noise
+
+
+def worth(judged: Judged, base: Judged, probes: Sequence[Probe]) -> NDArray[np.float64]:
+    """How many times as good as `base`, as parts by customer, whose sum it is.
+
+    The mean over kinds, and over all that was wanted, the long tail, what was never seen in training and queries that
+    weren't: what only sells more of what sells anyway is worth no more than its share. Groups of too few probes don't
+    count.
+    """
+    users = {user: row for row, user in enumerate(dict.fromkeys(_customer(probe) for probe in probes))}
+    of = np.array([users[_customer(probe)] for probe in probes])
+    pairs = [(now, before) for now, before in zip(judged.figures(), base.figures(), strict=True)]
+    counted = [(now, before) for now, before in pairs if len(now.probes) >= FEWEST_PROBES] or pairs
+    parts = np.zeros(len(users))
+    for now, before in counted:
+        ratios = (now.values + _FLOOR) / (before.values.mean() + _FLOOR)
+        parts += np.bincount(of[now.probes], ratios / len(ratios), len(users)) / len(counted)
+    return parts
+
+
+def simplest(worths: Sequence[NDArray[np.float64]]) -> int:
+    """The first that isn't worse than the best by more than a standard error of what lies between them.
+
+    The rule of Breiman et al. (1984, Classification and Regression Trees, section 3.4.3), the simplest first, with the
+    error of the paired difference by customer.
+    """
+    best = max(worths, key=np.sum)
+    return next(row for row, one in enumerate(worths) if _is_as_good(one, best))
+
+
+def _is_as_good(one: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
+    less = best - one
+    error = np.sqrt(len(less) * less.var(ddof=1)) if len(less) > 1 else 0.0
+    return bool(less.sum() <= error)
+
+
+def _customer(probe: Probe) -> str:
+    """A label's query stands for one."""
+    return probe.user or f"\0{probe.lefts[0]}"
