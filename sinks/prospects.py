@@ -84,6 +84,9 @@ class Prospects:
         self._asked = None if found.query is None else dict(found.query)
         self._found_rows = statistics.rows_of(tuple(self.nearness))
         self._exclude_bought = exclude_bought
+        self.clicked_rows = statistics.rows_of([key[1:] for key in state.searches.keys if not is_query(key)])
+        self.clicked_rows = self.clicked_rows[self.clicked_rows >= 0]
+        """In the statistics, of what the person clicked."""
         scored = self._score()
         self.ids = scored.ids
         self.rows = scored.rows
@@ -112,12 +115,13 @@ class Prospects:
         asked = self._others_clicked()
         together, alike = statistics.together.around(own), statistics.alike.around(own)
         related = statistics.related.around(own)
+        viewed = statistics.viewed.around(self.clicked_rows)
         if self._asked is None:
             near = (together > 0.0) | (alike > 0.0) | (related > 0.0)
             near[statistics.popular] = True
             found = self._found_rows
             near[found[found >= 0]] = True
-            near[asked > 0.0] = True
+            near[(asked > 0.0) | (viewed > 0.0)] = True
             near[own] = False
             known = np.flatnonzero(near)
             bought = set(history)
@@ -137,7 +141,7 @@ class Prospects:
         if self._exclude_bought:
             again = []
         ids = np.concatenate([new, _objects([history[place] for place in again])])
-        around = _Around(together, alike, related, asked)
+        around = _Around(together, alike, related, viewed, asked)
         return self._scores_of(ids, np.concatenate([rows_of_new, rows[again]]), again, around)
 
     def _scores_of(self, ids: Ids, rows: NDArray[np.int64], again: list[int], around: _Around) -> _Scored:
@@ -151,7 +155,7 @@ class Prospects:
         together, related = together_of(with_history, size), together_of(related, size)
         likeness = self._likeness(ids, rows, around.alike)
         products = self._products(ids, rows)
-        searched = self._searched(ids, rows, around.asked)
+        searched = self._searched(ids, rows, around)
         features = new_features(together, likeness, related, products, searched)
         scores = features @ statistics.weights.new
         of_nobody = features[:, _OF_NOBODY] @ statistics.weights.new[_OF_NOBODY]
@@ -201,10 +205,12 @@ class Prospects:
             shares[rows] += weight * clicks / (clicks.sum() + UNSURE_CLICKS)
         return shares
 
-    def _searched(self, ids: Ids, rows: NDArray[np.int64], shares: NDArray[np.float64]) -> Searched:
+    def _searched(self, ids: Ids, rows: NDArray[np.int64], around: _Around) -> Searched:
         ledger, at = self.state.searches, self.taste.at
-        asked = np.zeros(len(ids))
-        asked[rows >= 0] = asked_of(shares[rows[rows >= 0]])
+        there = rows >= 0
+        asked, viewed = np.zeros(len(ids)), np.zeros(len(ids))
+        asked[there] = asked_of(around.asked[rows[there]])
+        viewed[there] = together_of(around.viewed[rows[there]], len(self.clicked_rows))
         just = np.zeros(len(ids))
         last = {
             key[1:]: 1000.0 * seconds
@@ -213,7 +219,7 @@ class Prospects:
         }
         if last:
             just = just_clicked_of(at - self._said(last, ids, rows, -np.inf))
-        return Searched(asked, just)
+        return Searched(asked, just, viewed)
 
     def _said(
         self, values: Mapping[str, float], ids: Ids, rows: NDArray[np.int64], otherwise: float
@@ -279,7 +285,7 @@ class Prospects:
 _OF_NOBODY: Final = [
     place
     for place, name in enumerate(NEW_TO_THE_PERSON)
-    if name not in ("together", "likeness", "related", "asked", "just_clicked")
+    if name not in ("together", "likeness", "related", "viewed", "asked", "just_clicked")
 ]
 """Features that are the same for everybody."""
 
@@ -290,6 +296,7 @@ class _Around(NamedTuple):
     together: NDArray[np.float64]
     alike: NDArray[np.float64]
     related: NDArray[np.float64]
+    viewed: NDArray[np.float64]
     asked: NDArray[np.float64]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sinks.clicks import query_hash
 from sinks.derivation import TEXTS_OF_AN_INTEREST, Interest
@@ -30,8 +31,9 @@ class Reason(NamedTuple):
     """Why a product is recommended, and which share of its score that is worth.
 
     `kind` is "bought" (before), "together" (other people bought it with what this person bought), "related" (the
-    catalogue says that it goes with that, or with what is bought together with that), "clicked" (other people clicked
-    it after the query asked for, or after this person's), "interest" (near one of the lasting interests, or like what
+    catalogue says that it goes with that, or with what is bought together with that), "viewed" (other people clicked it
+    within an hour of what this person clicked), "clicked" (other people clicked it after the query asked for, or after
+    this person's), "interest" (near one of the lasting interests, or like what
     was bought), "recent" (near what the person has been doing within the short half-life), "popular" (sells, or is
     clicked, now), "new" (sold for the first time lately, or announced lately) or "query" (near what was asked).
     `texts` are the products and queries behind it, strongest first; of "bought", how often.
@@ -73,6 +75,8 @@ def _parts_of(prospects: Prospects, place: int, worth: Mapping[str, float], time
         parts["together", row] = worth["together"]
     if worth.get("related", 0.0) > 0.0:
         parts["related", row] = worth["related"]
+    if worth.get("viewed", 0.0) > 0.0:
+        parts["viewed", row] = worth["viewed"]
     if worth.get("asked", 0.0) > 0.0:
         parts["clicked", row] = worth["asked"]
     total = prospects.nearness.get(product_id)
@@ -113,10 +117,9 @@ class _Telling:
         self._titles = titles
         self._statistics = prospects.statistics
         self._texts: dict[_Cause, tuple[str, ...]] = {}
-        self._history = [key[1:] for key in self._state.purchases.keys]
-        rows = self._statistics.rows_of(self._history)
-        self._own = np.flatnonzero(rows >= 0)
-        self._own_rows = rows[self._own]
+        rows = self._statistics.rows_of([key[1:] for key in self._state.purchases.keys])
+        self._bought_rows = rows[rows >= 0]
+        self._clicked_rows = prospects.clicked_rows
 
     def reasons(self, parts: Sequence[Mapping[_Cause, float]]) -> list[tuple[Reason, ...]]:
         """Of each product, what its score is made of."""
@@ -146,20 +149,26 @@ class _Telling:
     def _look_up_neighbours(self, causes: Collection[_Cause]) -> None:
         """What of the history is nearest to each of these products, by each kind of nearness, in one go."""
         statistics = self._statistics
-        for kind, neighbourhood in (("together", statistics.together), ("related", statistics.related)):
-            self._bought_like(neighbourhood, {cause: cause[1] for cause in causes if cause[0] == kind})
+        for kind, neighbourhood, own in (
+            ("together", statistics.together, self._bought_rows),
+            ("related", statistics.related, self._bought_rows),
+            ("viewed", statistics.viewed, self._clicked_rows),
+        ):
+            self._nearest_of(own, neighbourhood, {cause: cause[1] for cause in causes if cause[0] == kind})
         # Near none of the interests, and like things that were bought.
         near_none = {cause: -1 - cause[1] for cause in causes if cause[0] == "interest" and cause[1] < 0}
-        self._bought_like(statistics.alike, near_none)
+        self._nearest_of(self._bought_rows, statistics.alike, near_none)
 
-    def _bought_like(self, neighbourhood: Neighbourhood, product_of: Mapping[_Cause, int]) -> None:
+    def _nearest_of(
+        self, own: NDArray[np.int64], neighbourhood: Neighbourhood, product_of: Mapping[_Cause, int]
+    ) -> None:
         if not product_of:
             return
         products = np.array(list(product_of.values()), np.int64)
-        nearest = neighbourhood.strongest(self._own_rows, products, TEXTS_OF_AN_INTEREST)
+        nearest = neighbourhood.strongest(own, products, TEXTS_OF_AN_INTEREST)
         for cause, places in zip(product_of, nearest, strict=True):
-            bought = [self._history[self._own[place]] for place in places]
-            self._texts[cause] = tuple(self._titles.get(product_id, product_id) for product_id in bought)
+            ids = [self._statistics.product_ids[own[place]] for place in places]
+            self._texts[cause] = tuple(self._titles.get(product_id, product_id) for product_id in ids)
 
     def _clicked_after(self, product: int) -> tuple[str, ...]:
         """This person's queries after which others clicked the product, the strongest first."""

@@ -24,7 +24,7 @@ NEIGHBOURS: Final = 50
 """Most neighbours kept of a product, of each kind."""
 
 RELATED: Final = 16
-"""Most products kept that one goes with."""
+"""Most products kept that one goes with, or is clicked in one visit with."""
 
 HALF_LIFE_MS: Final = {"sold_5": 5 * 86_400_000.0, "sold_20": 20 * 86_400_000.0, "clicked": 14 * 86_400_000.0}
 """After it, a sale (or a click) counts half."""
@@ -96,6 +96,7 @@ class Statistics:
     together: Neighbourhood  # bought by the same people
     alike: Neighbourhood  # of like text
     related: Neighbourhood  # by the catalogue's word, and bought together with those
+    viewed: Neighbourhood  # clicked in one visit
     weights: Weights = PRIOR
     clicks: ClickTable = NO_CLICKS
     rows: Mapping[str, int] = field(init=False)
@@ -167,6 +168,7 @@ NO_STATISTICS: Final = Statistics(
     together=no_neighbours(0),
     alike=no_neighbours(0),
     related=no_neighbours(0, 0),
+    viewed=no_neighbours(0, 0),
 )
 """Of a shop of which nothing is known yet."""
 
@@ -181,16 +183,19 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     together: bytes
     alike: bytes
     related: bytes  # empty where nothing is
+    viewed: bytes  # likewise
     weights: bytes
     clicks: bytes
 
 
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 _COLUMNS: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown", "surprise")
 
 
 def encode_statistics(statistics: Statistics) -> bytes:
-    """Some 650 bytes a product, most of them for its neighbours; 100 more where products are related."""
+    """Some 650 bytes a product, most of them for its neighbours; 100 more where products are related, and 100 where
+    they are clicked.
+    """
     return msgspec.msgpack.encode(
         _Wire(
             _FORMAT,
@@ -202,6 +207,7 @@ def encode_statistics(statistics: Statistics) -> bytes:
             _encoded(statistics.together),
             _encoded(statistics.alike),
             _encoded(statistics.related),
+            _encoded(statistics.viewed),
             np.concatenate(statistics.weights).astype("<f8").tobytes(),
             encode_clicks(statistics.clicks),
         )
@@ -227,6 +233,7 @@ def decode_statistics(data: bytes) -> Statistics:
         together=_decoded(wire.together, products),
         alike=_decoded(wire.alike, products),
         related=_decoded(wire.related, products),
+        viewed=_decoded(wire.viewed, products),
         weights=Weights(weights[: len(PRIOR.new)], weights[len(PRIOR.new) :]),
         clicks=decode_clicks(wire.clicks),
         **dict(zip(_COLUMNS, columns, strict=True)),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import numpy as np
 from scipy import sparse
 
 from sinks.scoring import PRIOR, Weights
+from sinks.statistics import NEIGHBOURS, RELATED
 from streams.statistics.columns import COUNTED
 from streams.statistics.fold import BOUGHT, Bounds, Order, Shopper, StatisticsFold
 from streams.statistics.learning import Learner
@@ -17,7 +18,11 @@ from streams.statistics.pairs import Pairs
 from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
 
-_FORMAT: Final = 5
+_FORMAT: Final = 6
+
+
+_Pairs: TypeAlias = tuple[bytes, bytes, bytes, float]
+"""A sparse matrix of weights, and as of when."""
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
@@ -25,6 +30,7 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     now: int
     halvings: int
     lines: int
+    clicked: int
     product_ids: list[str]
     as_of: int
     lists: float
@@ -32,7 +38,8 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     counted: bytes
     users: bytes  # [users, 6]: hash, orders, repeats, later lines, last order, products bought
     bought: bytes
-    pairs: tuple[bytes, bytes, bytes, float]  # of the sparse matrix, and as of when
+    pairs: _Pairs
+    views: _Pairs
     learned: bytes
     open: list[tuple[int, int, int, int, list[int]]]
     clicks: tuple[int, dict[int, dict[int, float]]]  # the epoch, and weights by query and product
@@ -45,7 +52,6 @@ def encode_fold(fold: StatisticsFold) -> bytes:
     """Some 30 bytes for each product somebody bought, 2.4 KB a product for its pairs."""
     products = len(fold.product_ids)
     columns = fold.columns
-    weights, as_of = fold.pairs.state()
     users = fold.users
     return msgspec.msgpack.encode(
         _Wire(
@@ -53,6 +59,7 @@ def encode_fold(fold: StatisticsFold) -> bytes:
             now=fold.now,
             halvings=fold.halvings,
             lines=fold.lines,
+            clicked=fold.clicked,
             product_ids=fold.product_ids,
             as_of=columns.as_of,
             lists=columns.lists,
@@ -66,12 +73,8 @@ def encode_fold(fold: StatisticsFold) -> bytes:
                 np.uint64,
             ).tobytes(),
             bought=b"".join(one.bought.tobytes() for one in users.values()),
-            pairs=(
-                weights.indptr.astype(np.int64).tobytes(),
-                weights.indices.astype(np.int32).tobytes(),
-                weights.data.astype(np.float32).tobytes(),
-                as_of,
-            ),
+            pairs=_encoded(fold.pairs),
+            views=_encoded(fold.views),
             learned=np.concatenate([*fold.learner.weights, *fold.learner.squares]).tobytes(),
             open=[(user, order.id, order.ts, order.came, list(order.rows)) for user, order in fold.open.items()],
             clicks=(fold.clicks.epoch, fold.clicks.weights),
@@ -99,7 +102,7 @@ def decode_fold(data: bytes, bounds: Bounds) -> StatisticsFold | None:
         return None
     fold = StatisticsFold(bounds=bounds)
     fold.know(wire.product_ids)
-    fold.now, fold.halvings, fold.lines = wire.now, wire.halvings, wire.lines
+    fold.now, fold.halvings, fold.lines, fold.clicked = wire.now, wire.halvings, wire.lines, wire.clicked
     products = len(wire.product_ids)
     columns = fold.columns
     columns.as_of, columns.lists = wire.as_of, wire.lists
@@ -108,15 +111,8 @@ def decode_fold(data: bytes, bounds: Bounds) -> StatisticsFold | None:
         getattr(columns, name)[:products] = values
     weights, again, squares, squares_again = np.split(learned.copy(), np.cumsum([new, bought, new]))
     fold.learner = Learner(Weights(weights, again), Weights(squares, squares_again))
-    indptr, indices, data_, as_of = wire.pairs
-    rows = np.frombuffer(indptr, np.int64)
-    fold.pairs = Pairs(
-        sparse.csr_matrix(
-            (np.frombuffer(data_, np.float32).astype(np.float64), np.frombuffer(indices, np.int32).copy(), rows.copy()),
-            shape=(len(rows) - 1, len(rows) - 1),
-        ),
-        as_of,
-    )
+    fold.pairs = _decoded(wire.pairs, NEIGHBOURS)
+    fold.views = _decoded(wire.views, RELATED)
     lines = np.frombuffer(wire.bought, BOUGHT)
     start = 0
     for hash_, orders, repeats, later, last_ts, count in np.frombuffer(wire.users, np.uint64).reshape(-1, 6).tolist():
@@ -132,3 +128,23 @@ def decode_fold(data: bytes, bounds: Bounds) -> StatisticsFold | None:
     fold.relations = Relations({row: np.frombuffer(named, np.uint64) for row, named in wire.related})
     fold.note_seen()
     return fold
+
+
+def _encoded(pairs: Pairs) -> _Pairs:
+    weights, as_of = pairs.state()
+    return (
+        weights.indptr.astype(np.int64).tobytes(),
+        weights.indices.astype(np.int32).tobytes(),
+        weights.data.astype(np.float32).tobytes(),
+        as_of,
+    )
+
+
+def _decoded(pairs: _Pairs, most: int) -> Pairs:
+    indptr, indices, data, as_of = pairs
+    rows = np.frombuffer(indptr, np.int64)
+    weights = sparse.csr_matrix(
+        (np.frombuffer(data, np.float32).astype(np.float64), np.frombuffer(indices, np.int32).copy(), rows.copy()),
+        shape=(len(rows) - 1, len(rows) - 1),
+    )
+    return Pairs(weights, as_of, most=most)

@@ -33,6 +33,7 @@ from sinks.scoring import (
 )
 from sinks.statistics import (
     NEVER,
+    RELATED,
     Neighbourhood,
     Statistics,
     no_neighbours,
@@ -60,6 +61,7 @@ _BEST: Final = 200  # of the products new to a user, so many of the best-scored 
 _RANDOM: Final = 20  # and so many others
 _POPULAR: Final = 200
 _LISTED: Final = 1000  # people whose lists are made to see what all of them show
+_VISIT_MS: Final = 3_600_000  # clicks of one visit; 30 days are worth as much (game-searches)
 _INTEREST_MS: Final = 30 * DAY_MS  # half-life of a searcher's earlier queries
 BOUGHT = np.dtype(
     [("row", "<i4"), ("times", "<i4"), ("recency", "<f4"), ("first", "<i4"), ("last", "<i4"), ("last_ts", "<i8")]
@@ -124,6 +126,7 @@ class StatisticsFold:
         """Of all users those whose hash begins with so many zero bits are in the sample."""
         self.columns = Columns()
         self.pairs = Pairs()
+        self.views = Pairs(most=RELATED)  # what is clicked in one visit
         self.learner = Learner()
         self.clicks = Clicks(self._bounds.queries)
         self.searchers = Searchers(self._bounds.users)
@@ -131,11 +134,13 @@ class StatisticsFold:
         self.now = 0  # time of the newest event, ms
         self.refreshed_at = 0
         self.lines = 0  # folded in
+        self.clicked = 0
         self.refreshed_lines = 0
         self.open: OrderedDict[int, Order] = OrderedDict()  # by user, the oldest first
         self._together = no_neighbours(0)
         self._alike = no_neighbours(0)
         self._related = no_neighbours(0, 0)
+        self._viewed = no_neighbours(0, 0)
         self._relations_changed = False
         self._hashes = np.zeros(0, np.uint64)  # of the ids of products
         self._seen: dict[int, None] = {}  # rows of what was bought or clicked, in that order
@@ -175,7 +180,9 @@ class StatisticsFold:
             self._learn_click(user, product)
         self.columns.add("clicked", product, self.now)
         self.clicks.add(query, product, self.now)
+        self._note_view(user, product)
         self.searchers.add(user, Click(self.now, query, product))
+        self.clicked += 1
 
     def relate(self, product_id: str, related: Sequence[int], announced: int) -> bool:
         """What the catalogue says that a product goes with, as 64-bit hashes of ids, known or not; and when it said so,
@@ -203,7 +210,7 @@ class StatisticsFold:
 
     def statistics(self) -> Statistics:
         """What is known now. Similarities may be some days of events old, or miss a tenth of the lines."""
-        if self.lines - self.refreshed_lines >= max(_FEW_LINES, self.refreshed_lines * _UNREFRESHED):
+        if self.lines + self.clicked - self.refreshed_lines >= max(_FEW_LINES, self.refreshed_lines * _UNREFRESHED):
             self.refresh()
         if self._relations_changed:
             self._relate()
@@ -224,6 +231,7 @@ class StatisticsFold:
             together=_widened(self._together, products),
             alike=_widened(self._alike, products),
             related=_widened(self._related, products),
+            viewed=_widened(self._viewed, products),
             weights=Weights(*(part.copy() for part in self.learner.weights)),
             clicks=self.clicks.table(self.now),
         )
@@ -258,7 +266,8 @@ class StatisticsFold:
 
     def _advance(self, ts: int) -> None:
         if not self.now:
-            self.columns.as_of, self.pairs = ts, Pairs(as_of=ts)
+            self.columns.as_of = ts
+            self.pairs, self.views = Pairs(as_of=ts), Pairs(as_of=ts, most=RELATED)
             self.refreshed_at = ts
         self.now = max(self.now, ts)
         while self.open:
@@ -366,13 +375,16 @@ class StatisticsFold:
             return None
         together, alike = self._together.around(seen), self._alike.around(seen)
         related = self._related.around(seen)[:products]
-        pool = self._pool((together > 0.0) | (alike > 0.0) | (related > 0.0), seen, others)
+        clicks = self.searchers.clicks(user)
+        viewed = self._around_views(clicks, products)
+        near = (together > 0.0) | (alike > 0.0) | (related > 0.0) | (viewed > 0.0)
+        pool = self._pool(near, seen, others)
         new = new_features(
             together_of(together[pool], len(history)),
             likeness_of(alike[pool], len(history)),
             together_of(related[pool], len(history)),
             self.columns.products(pool, ts),
-            self._searched(self.searchers.clicks(user), pool, ts),
+            self._searched(clicks, viewed, pool, ts),
         )
         again = bought_features(
             together_of(together[seen], len(history)),
@@ -390,13 +402,14 @@ class StatisticsFold:
         if not len(seen):
             return None
         alike, related = self._alike.around(seen), self._related.around(seen)[:products]
-        pool = self._pool((alike > 0.0) | (related > 0.0), seen[:0], others)
+        viewed = self._around_views(before, products)
+        pool = self._pool((alike > 0.0) | (related > 0.0) | (viewed > 0.0), seen[:0], others)
         new = new_features(
             np.zeros(len(pool)),
             likeness_of(alike[pool], len(before)),
             together_of(related[pool], len(before)),
             self.columns.products(pool, ts),
-            self._searched(before, pool, ts),
+            self._searched(before, viewed, pool, ts),
         )
         return _Offered(pool, new, seen[:0], np.zeros((0, len(BOUGHT_BEFORE))))
 
@@ -410,8 +423,21 @@ class StatisticsFold:
         near[seen] = False
         return np.flatnonzero(near)
 
-    def _searched(self, clicks: Sequence[Click], rows: Rows, ts: int) -> Searched:
-        """What a searcher's latest clicks, and those of others after the same queries, say of these products."""
+    def _note_view(self, user: int, product: int) -> None:
+        """Before the click is folded in: it is of one visit with those of the hour before."""
+        visit = [click.product for click in self.searchers.clicks(user) if self.now - click.ts < _VISIT_MS]
+        before = [one for one in dict.fromkeys(visit) if one != product]
+        self.views.add(np.array([product], np.int64), np.array(before, np.int64), self.now)
+
+    def _around_views(self, clicks: Sequence[Click], products: int) -> NDArray[np.float64]:
+        """How near each of the first `products` is to what was clicked, [products]."""
+        clicked = np.array([one for one in _clicked_in(clicks) if one < len(self._viewed.rows)], np.int64)
+        return self._viewed.around(clicked)[:products]
+
+    def _searched(self, clicks: Sequence[Click], viewed: NDArray[np.float64], rows: Rows, ts: int) -> Searched:
+        """What a searcher's latest clicks, and those of others after the same queries, or in one visit with the same
+        products, say of these products.
+        """
         if not clicks:
             return Searched.nothing(len(rows))
         shares, just = np.zeros(len(self.product_ids)), np.zeros(len(self.product_ids))
@@ -421,7 +447,7 @@ class StatisticsFold:
                 shares[product] += weight * share
         for click in clicks:
             just[click.product] = just_clicked_of(np.array([ts - click.ts], np.float64))[0]
-        return Searched(asked_of(shares[rows]), just[rows])
+        return Searched(asked_of(shares[rows]), just[rows], together_of(viewed[rows], len(_clicked_in(clicks))))
 
     def _among(self, rows: Rows, those: Rows) -> NDArray[np.bool_]:
         """Which of `rows` are among those; np.isin would sort."""
@@ -440,11 +466,12 @@ class StatisticsFold:
     def refresh(self) -> None:
         """Computes similarities anew, as of the newest event, and forgets what is too much."""
         self.columns.decay(self.now)
-        self.refreshed_at, self.refreshed_lines = self.now, self.lines
+        self.refreshed_at, self.refreshed_lines = self.now, self.lines + self.clicked
         if len(self.product_ids) > self._bounds.products:
             self._forget_products()
         products = len(self.product_ids)
         self._together = self.pairs.neighbours(products, self.now)
+        self._viewed = self.views.neighbours(products, self.now) if self.clicked else no_neighbours(products, 0)
         popular = self.columns.sold_5 if self.lines else self.columns.clicked
         self._popular = _highest(popular[:products], _POPULAR)
         self._alike = self._alike_now()
@@ -480,6 +507,7 @@ class StatisticsFold:
         self._row_of = {product_id: row for row, product_id in enumerate(self.product_ids)}
         self.columns = columns.of(kept)
         self.pairs.reordered(kept)
+        self.views.reordered(kept)
         self.clicks.reordered(new_row)
         self.searchers.reordered(new_row)
         self.relations.reordered(new_row)
@@ -495,6 +523,12 @@ class StatisticsFold:
         self._together = no_neighbours(0)
         self._alike = no_neighbours(0)
         self._related = no_neighbours(0, 0)
+        self._viewed = no_neighbours(0, 0)
+
+
+def _clicked_in(clicks: Sequence[Click]) -> dict[int, None]:
+    """What was clicked, each product once."""
+    return dict.fromkeys(click.product for click in clicks)
 
 
 def _widened(neighbours: Neighbourhood, products: int) -> Neighbourhood:

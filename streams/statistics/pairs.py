@@ -20,19 +20,20 @@ from scipy import sparse
 from sinks.statistics import NEIGHBOURS, Neighbourhood, no_neighbours
 
 _HALF_LIFE_MS: Final = 90 * 86_400_000.0
-_KEPT: Final = 4 * NEIGHBOURS  # pairs kept of a product: those that are no neighbours yet may become some
+_KEPT: Final = 4  # times as many pairs kept of a product as neighbours: others may become some
 _GATHERED: Final = 1_000_000  # pairs that wait until they are added up
 _ROWS_AT_ONCE: Final = 512  # bounds the memory of a refresh, and keeps it in cache
 _MOST: Final = 0.999  # what was bought first decays first, which alone would lift a similarity above 1
 
 
 class Pairs:
-    """The weights G of pairs of products, by row. Memory: 12 bytes for each of at most `4 * NEIGHBOURS` pairs a
-    product, and some more between two calls of `neighbours`.
+    """The weights G of pairs of products, by row. Memory: 12 bytes for each of at most four times as many pairs as
+    neighbours a product, and some more between two calls of `neighbours`.
     """
 
-    def __init__(self, weights: sparse.csr_matrix | None = None, as_of: float = 0.0) -> None:
-        """`weights` are decayed until `as_of` (ms)."""
+    def __init__(self, weights: sparse.csr_matrix | None = None, as_of: float = 0.0, *, most: int = NEIGHBOURS) -> None:
+        """`weights` are decayed until `as_of` (ms). Of each product the `most` similar others are its neighbours."""
+        self._most = most
         self._weights = sparse.csr_matrix((0, 0)) if weights is None else weights
         self._as_of = as_of
         self._gathered: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
@@ -59,7 +60,7 @@ class Pairs:
         """The similarities as of `at`, of so many products. Forgets the weakest pairs, and decays the others."""
         self._add_up(products)
         self._decay(at)
-        found = no_neighbours(products)
+        found = no_neighbours(products, self._most)
         kept = np.zeros(self._weights.nnz, np.bool_)
         own = np.sqrt(self._weights.diagonal())
         for first in range(0, products, _ROWS_AT_ONCE):
@@ -81,10 +82,10 @@ class Pairs:
         similarity = np.minimum(self._weights.data[within][apart] / (own[rows] * own[columns] + 1.0), _MOST)
         order = np.argsort(rows - similarity, kind="stable")  # by row, since similarities are below 1
         place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(first, end))[rows - first]
-        near, at_place = order[place < NEIGHBOURS], place[place < NEIGHBOURS]
+        near, at_place = order[place < self._most], place[place < self._most]
         found.rows[rows[near], at_place] = columns[near]
         found.similarity[rows[near], at_place] = similarity[near]
-        kept[within][apart[order[place < _KEPT]]] = True
+        kept[within][apart[order[place < _KEPT * self._most]]] = True
 
     def reordered(self, rows: NDArray[np.int64]) -> None:
         """From now on row i is what `rows[i]` was; what isn't among them is forgotten."""

@@ -35,7 +35,7 @@ class Bought(NamedTuple):
 
 
 class Clicked(NamedTuple):
-    user: int  # 64-bit hash
+    user: int  # 64-bit pseudonym
     query: int  # its `query_hash`
     product_id: str
 
@@ -189,7 +189,7 @@ class EventReader:
                 if not clicked:
                     return search.ts, None
                 query = query_hash(normalise(search.query))
-                return search.ts, Clicked(stable_hash(search.user_id), query, clicked)
+                return search.ts, Clicked(self._pseudonym(search.user_id), query, clicked)
             purchase = decode_purchase(value, produced)
         except InvalidEvent:
             return produced, None

@@ -318,6 +318,13 @@ def test_somebody_who_searched_is_shown_what_others_clicked_after_the_same_query
     assert shown[0].because == (Reason("clicked", 1.0, ("lamp",)),)
 
 
+def test_somebody_who_clicked_is_shown_what_others_clicked_in_one_visit_with_that():
+    shop = statistics_of("ABCDE", NOW, viewed={("A", "C"): 0.3, ("A", "D"): 0.1, ("B", "E"): 0.9})
+    shown = rank(a_searcher(("lamp", "A")), a_taste(at=NOW), Found([]), TITLES, set("CDE"), RankingRules(5), shop)
+    assert ids(shown) == ["C", "D", "E"]
+    assert shown[0].because == (Reason("viewed", 1.0, ("Red shoes",)),)
+
+
 def test_what_somebody_clicked_just_now_goes_down_where_the_shop_has_shown_that_nobody_clicks_it_again():
     weights = Weights(PRIOR.new.copy(), PRIOR.bought)
     weights.new[NEW_TO_THE_PERSON.index("just_clicked")] = -4.0

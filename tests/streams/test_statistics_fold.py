@@ -564,3 +564,32 @@ def test_clicks_by_query_are_among_the_statistics():
         folding.click(ANN, 5, product_id, START)
     products, clicks = folding.statistics().clicks.of(5)
     assert (products.tolist(), clicks.tolist()) == ([1, 0], [2.0, 1.0])
+
+
+def viewed(folding: StatisticsFold) -> set[tuple[str, str]]:
+    folding.refresh()
+    statistics = folding.statistics()
+    ids, (rows, similarity) = statistics.product_ids, statistics.viewed
+    return {(ids[row], ids[rows[row, place]]) for row, place in zip(*np.nonzero(similarity), strict=True)}
+
+
+def test_what_somebody_clicks_within_an_hour_is_of_one_visit():
+    folding = StatisticsFold()
+    for minute, product_id in ((0, "A"), (59, "B"), (90, "C"), (90, "C"), (300, "D")):
+        folding.click(ANN, 5, product_id, START + minute * MINUTE)
+    folding.click(BEN, 5, "E", START + 300 * MINUTE)
+    assert viewed(folding) == {("A", "B"), ("B", "A"), ("B", "C"), ("C", "B")}
+
+
+def test_where_one_click_tells_the_next_that_is_learned():
+    folding = StatisticsFold(lambda product_ids: no_neighbours(len(product_ids)))
+    chance = np.random.default_rng(1)
+    for user in range(300):
+        pair = int(chance.integers(0, 20))
+        for side in "ab":
+            folding.click(user, 77, f"{pair}{side}", START + user * HOUR + (side == "b") * MINUTE)
+        if user % 50 == 0:
+            folding.statistics()
+    weights = dict(zip(NEW_TO_THE_PERSON, folding.learner.weights.new, strict=True))
+    assert weights["viewed"] > 1.0
+    assert ("7a", "7b") in viewed(folding)
