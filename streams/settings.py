@@ -287,14 +287,8 @@ class Retraining(msgspec.Struct, frozen=True, kw_only=True):
         float, _is("Drift: recall has lost so much since the time before, beyond chance.", "share", gt=0, le=1)
     ] = 0.1
     new_events: Annotated[
-        float,
-        _is(
-            "After a training that came to nothing: so much of what it read must be new for the next.",
-            "share",
-            gt=0,
-            le=1,
-        ),
-    ] = 0.1
+        float, _is("After a training: as much of what it read must be new for another one.", "share", gt=0, le=1)
+    ] = 0.05
     keep: Annotated[
         int, _is("Generations of trained models that are kept, for the way back.", "generations", ge=1, le=100)
     ] = 3

@@ -16,7 +16,7 @@ from streams.commands.judging import encoded, encoding_as
 from streams.commands.moments import shown
 from streams.commands.tuning import half_precision
 from streams.models import found_here
-from streams.rollout.attempts import Attempt, came_since, in_vain
+from streams.rollout.attempts import Attempt, came_since, repeated
 from streams.rollout.drift import Windows, drift, in_words, reasons
 from streams.rollout.judgement import MOST_PREDICTED, WINDOW, moments, tells_anything
 from streams.rollout.task import Outcome, Task, outcome_of
@@ -30,11 +30,7 @@ if TYPE_CHECKING:
 
 _VALIDATION: Final = 0.1  # of what happened before the window, the newest part tells when training is to stop
 
-_CAME_TO: Final = {
-    "refused": "was refused",
-    "failed": "failed",
-    "rolled out": "was rolled out, and readers were led back",
-}
+_CAME_TO: Final = {"refused": "was refused", "failed": "failed"}
 
 
 class Asked(NamedTuple):
@@ -94,20 +90,26 @@ def decide(
         half_life_ms=settings.profiles.half_life_long.milliseconds,
         options=msgspec.structs.asdict(msgspec.convert({**asked.options, "half": half}, Options)),
     )
-    attempt = None if asked.force else in_vain(attempts, task, limits.new_events)
+    attempt = None if asked.force else repeated(attempts, task, generation.model.source, limits.new_events)
     if attempt is not None:
-        return outcome_of("kept", _tried(attempt, task, limits.new_events), generation.name, drift=found)
+        return outcome_of("kept", _not_yet(attempt, task, limits.new_events), generation.name, drift=found)
     if too_little := _too_little(task.examples(shop)):
         return outcome_of("too little", too_little, generation.name, drift=found)
     return Decided(task, shop)
 
 
-def _tried(attempt: Attempt, task: Task, enough: float) -> str:
-    before = attempt.task.extent
+def _not_yet(attempt: Attempt, task: Task, enough: float) -> str:
+    before, when = attempt.task.extent, f"{shown(attempt.at)} UTC"
+    if attempt.outcome != "rolled out":
+        came = f"a training from the same {_CAME_TO[attempt.outcome]} ({when}: {attempt.why})"
+    elif attempt.task.parent == task.parent:
+        came = f"readers were led back from what a training from the same made ({when})"
+    else:
+        came = f"the model in service was made of much the same ({when})"
     return (
-        f"{', '.join(task.why)}; but a training from the same {_CAME_TO[attempt.outcome]} ({shown(attempt.at)} UTC: "
-        f"{attempt.why}). {came_since(before, task.extent):,} events came since, and the next one is due after "
-        f"{math.ceil(enough * before.events):,} (retraining.new_events), with other options, or by --force"
+        f"{', '.join(task.why)}; but {came}. {came_since(before, task.extent):,} events came since, and the next "
+        f"training is due after {math.ceil(enough * before.events):,} (retraining.new_events), with other options, or "
+        "by --force"
     )
 
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from streams.rollout.judgement import Judgement
 
 
+class ModelNotHere(click.ClickException):
+    """This machine doesn't have the model in service."""
+
+
 class InService(NamedTuple):
     """What readers see, and which models replays have begun to fold by and not completed."""
 
@@ -53,8 +57,8 @@ def in_service(settings: Settings) -> InService | None:
 def judged(settings: Settings, candidate: Settings, generation: Generation, report: Report) -> Judgement | None:
     """The model of the encoding worker of `candidate` beside that of the generation; None where it is the same one.
 
-    By what the model's folder holds of that, else by the newest events of the topics. Raises ClickException where the
-    generation's model is not on this machine, HistoryGone, KafkaUnreachable and EncoderError.
+    By what the model's folder holds of that, else by the newest events of the topics. Raises ModelNotHere,
+    ClickException, HistoryGone, KafkaUnreachable and EncoderError.
     """
     from streams.generations import as_folded
     from streams.rollout.judgement import NEWEST_EVENTS, cut_of, judge, kept, nothing_concluded, tells_anything
@@ -94,7 +98,7 @@ def learned_nothing_since(source: str, topics: Mapping[str, str]) -> int:
 def encoding_as(settings: Settings, generation: Generation) -> Iterator[Settings]:
     """The settings with the address of an encoding worker that has the generation's model: a running one, or its own.
 
-    Raises ClickException where this machine doesn't have the model, or it can't be served.
+    Raises ModelNotHere, and ClickException where it can't be served.
     """
     from streams.models import found_here
 
@@ -103,9 +107,9 @@ def encoding_as(settings: Settings, generation: Generation) -> Iterator[Settings
         return
     found = found_here(settings, generation.model)
     if found is None:
-        raise click.ClickException(
+        raise ModelNotHere(
             f"the model in service, {generation.model.name} ({generation.model.identity}), is not on this machine: "
-            "another can't be compared with it. Set encoder.model to where it is, or insist (--force)"
+            "another can't be compared with it. Put it back, or set encoder.model to where it is"
         )
     prefixes = {
         f"encoder.{kind}_prefix": prefix

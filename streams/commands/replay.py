@@ -99,14 +99,17 @@ def command(
 
 def _require_no_worse(settings: Settings, candidate: Settings, model: str) -> None:
     """Raises ClickException where the model is worse than the one in service; says what they are worth elsewhere."""
-    from streams.commands.judging import described, in_service, judged
+    from streams.commands.judging import ModelNotHere, described, in_service, judged
     from streams.rollout.judgement import in_words
 
     now = in_service(settings)
     if now is None or described(candidate).identity in now.begun:
         return  # there is nothing to be worse than; or it was judged when the replay that is gone on with began
-    with stages() as report:
-        judgement = judged(settings, candidate, now.generation, report)
+    try:
+        with stages() as report:
+            judgement = judged(settings, candidate, now.generation, report)
+    except ModelNotHere as error:
+        raise click.ClickException(f"{error.message}, or insist (--force)") from error
     if judgement is None:
         return
     if judgement.worse:

@@ -46,7 +46,7 @@ class Interval(click.ParamType):
 @click.option(
     "--force",
     is_flag=True,
-    help="Even if nothing has drifted, or the same came to nothing before; a worse model is refused all the same.",
+    help="Even if nothing has drifted, or hardly anything is new; a worse model is refused all the same.",
 )
 @click.option("--tune", type=Tune(), help="As in `afterglow train`, like the next four.")
 @click.option("--steps", type=click.IntRange(min=1))
@@ -73,8 +73,8 @@ def command(
     readers are led to; of those before the newest `retraining.keep` stay, for `afterglow generations activate`. Models
     are kept in the folder `models` of the data directory.
 
-    What was trained from and came to nothing (refused, failed, or readers were led back) is trained from again when
-    enough of it is new (`retraining.new_events`), or with other options.
+    Whatever comes of a training, another one is done when enough of what it read is new (`retraining.new_events`), or
+    with other options.
 
     One line says what was done and why; with --json it is JSON. Killed at any moment, the next run goes on. Only one
     works at a time. With --every, a run that fails says so, and the next one comes after an hour at the latest.

@@ -160,7 +160,7 @@ class _Retraining:
         if found is None:
             raise ModelError(
                 f"the model in service, {self._generation.model.name} ({self._generation.model.identity}), is not on "
-                "this machine: set encoder.model to where it is"
+                "this machine: put it back, or set encoder.model to where it is"
             )
         disable_progress_bar()  # type: ignore[no-untyped-call]  # ours says more
         shop = self._history()

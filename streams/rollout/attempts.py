@@ -1,8 +1,9 @@
-"""Trainings that were done: the same one is not done again until there is something new to learn."""
+"""Trainings that were done: none is done again of much the same, whatever came of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -28,18 +29,20 @@ def with_attempt(attempts: Sequence[Attempt], task: Task, outcome: Outcome) -> l
     return [*(one for one in attempts if one.task.name != task.name), attempt][-MOST_REMEMBERED:]
 
 
-def in_vain(attempts: Sequence[Attempt], task: Task, enough: float) -> Attempt | None:
-    """The newest training that this one would only repeat.
+def repeated(attempts: Sequence[Attempt], task: Task, served: str, enough: float) -> Attempt | None:
+    """The newest training that this one would only repeat; `served` is the source of the model in service.
 
-    From the same model, by the same settings and options, and of what it read less than the share `enough` is new.
+    From the same model, or it made the one in service; by the same settings and options; and of what it read less than
+    the share `enough` is new.
     """
     for attempt in reversed(attempts):
         before = attempt.task
-        same = (before.parent, before.options, before.events, before.half_life_ms) == (
-            task.parent, task.options, task.events, task.half_life_ms,
-        )  # fmt: skip
+        made_it = attempt.outcome == "rolled out" and before.name == Path(served).name
+        same = (before.options, before.events, before.half_life_ms) == (task.options, task.events, task.half_life_ms)
         new = came_since(before.extent, task.extent)
-        if same and new is not None and new < enough * before.extent.events:
+        if not (same and (made_it or before.parent == task.parent)) or new is None:
+            continue
+        if new < enough * before.extent.events:
             return attempt
     return None
 

@@ -161,5 +161,5 @@ def test_a_shop_s_own_model_is_made_defended_and_kept_up_to_date(tmp_path: Path,
         assert afterglow_json(data, "verify")["generation"] == "g2"
         back = shop.retrain()
         assert (back["outcome"], back["generation"]) == ("kept", "g2"), back
-        assert "was rolled out, and readers were led back" in back["why"]
+        assert "readers were led back from what a training from the same made" in back["why"]
         assert shop.generations() == {"main": False, "g2": True, "g3": False}

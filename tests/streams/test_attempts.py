@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from streams.rollout.attempts import MOST_REMEMBERED, in_vain, with_attempt
+from streams.rollout.attempts import MOST_REMEMBERED, repeated, with_attempt
 from streams.rollout.drift import Drift
 from streams.rollout.task import Outcome, Task
 from streams.training.topics import Extent, Stretch
@@ -37,11 +37,11 @@ REFUSED = Outcome(outcome="refused", at=9, why="the new model is worse", generat
 TRIED = with_attempt([], TASK, REFUSED)
 
 
-def test_the_same_again_is_in_vain_until_enough_is_new() -> None:
-    for searches, purchases, vain in ((600, 400, True), (699, 400, True), (650, 449, True), (700, 400, False)):
+def test_the_same_is_not_trained_again_until_enough_is_new() -> None:
+    for searches, purchases, again in ((600, 400, True), (699, 400, True), (650, 449, True), (700, 400, False)):
         task = msgspec.structs.replace(TASK, name="20260102-000000", extent=extent(searches, purchases))
-        assert (in_vain(TRIED, task, 0.1) is not None) is vain, (searches, purchases)
-    assert in_vain([], TASK, 0.1) is None
+        assert (repeated(TRIED, task, "", 0.1) is not None) is again, (searches, purchases)
+    assert repeated([], TASK, "", 0.1) is None
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,18 @@ def test_the_same_again_is_in_vain_until_enough_is_new() -> None:
     ],
 )
 def test_another_parent_setting_or_topic_is_worth_another_training(changes: dict[str, object]) -> None:
-    assert in_vain(TRIED, TASK, 0.1) is not None
-    assert in_vain(TRIED, msgspec.structs.replace(TASK, **changes), 0.1) is None
+    assert repeated(TRIED, TASK, "", 0.1) is not None
+    assert repeated(TRIED, msgspec.structs.replace(TASK, **changes), "", 0.1) is None
+
+
+def test_from_the_model_that_it_made_it_is_the_same_again_while_readers_see_that() -> None:
+    child = msgspec.structs.replace(TASK, name="20260102-000000", parent="child")
+    made = with_attempt([], TASK, msgspec.structs.replace(REFUSED, outcome="rolled out"))
+    assert repeated(made, child, "/models/20260101-000000", 0.1) == made[0]
+    assert repeated(made, child, "/models/ours", 0.1) is None
+    assert repeated(TRIED, child, "/models/20260101-000000", 0.1) is None, "somebody insisted on what was refused"
+    grown = msgspec.structs.replace(child, extent=extent(700, 400))
+    assert repeated(made, grown, "/models/20260101-000000", 0.1) is None
 
 
 def test_few_are_remembered_and_each_once() -> None:

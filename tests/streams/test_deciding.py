@@ -26,7 +26,12 @@ SINCE = 1_600_000_000_000
 HOUR_MS = 3_600_000
 NOUNS = ("tent", "boots", "mug", "kite")
 GENERATION = Generation(
-    "main", Model("model", "identity", 3), "secret", recorded_fold(load(environment={}).profiles), 1, replayed=False
+    "main",
+    Model("model", "identity", 3, "/models/made"),
+    "secret",
+    recorded_fold(load(environment={}).profiles),
+    1,
+    replayed=False,
 )
 
 
@@ -89,34 +94,37 @@ def test_a_model_that_knows_nothing_of_the_shop_is_trained_on_all_but_the_newest
     assert len(shop.searches) == 400
 
 
-def test_what_was_refused_is_not_trained_again_until_a_tenth_is_new(topics: Topics) -> None:
+def test_what_was_refused_is_not_trained_again_until_a_twentieth_is_new(topics: Topics) -> None:
     task, _ = task_of(decided([]))
     refused = Outcome(outcome="refused", at=SINCE, why="the new model is worse", generation="main")
     attempts = with_attempt([], task, refused)
-    topics.searches = 420
+    topics.searches = 419
     kept = decided(attempts)
     assert isinstance(kept, Outcome)
     assert kept.outcome == "kept"
     assert kept.why == (
         "the model in service has learned nothing of this shop yet; but a training from the same was refused "
-        "(2020-09-13 12:26:40 UTC: the new model is worse). 20 events came since, and the next one is due after 40 "
-        "(retraining.new_events), with other options, or by --force"
+        "(2020-09-13 12:26:40 UTC: the new model is worse). 19 events came since, and the next training is due after "
+        "20 (retraining.new_events), with other options, or by --force"
     )
     assert kept.drift is not None
-    assert task_of(decided(attempts, force=True)).task.extent.searches.end == [420]
+    assert task_of(decided(attempts, force=True)).task.extent.searches.end == [419]
     assert task_of(decided(attempts, seed=2)).task.options["seed"] == 2
-    topics.searches = 440
+    topics.searches = 420
     task_of(decided(attempts))
 
 
-def test_readers_who_were_led_back_are_not_led_to_the_like_at_once(topics: Topics) -> None:
+def test_neither_from_a_model_that_readers_were_led_back_to_nor_from_the_one_it_made(topics: Topics) -> None:
     task, _ = task_of(decided([]))
     rolled_out = Outcome(outcome="rolled out", at=SINCE, why="better", generation="g2")
-    kept = decided(with_attempt([], task, rolled_out))
-    assert isinstance(kept, Outcome)
-    assert "was rolled out, and readers were led back" in kept.why
-    moved_on = msgspec.structs.replace(task, parent="another")
-    task_of(decided(with_attempt([], moved_on, rolled_out)))
+    for parent, told in (
+        ("identity", "but readers were led back from what a training from the same made (2020-09-13 12:26:40 UTC)"),
+        ("parent", "but the model in service was made of much the same (2020-09-13 12:26:40 UTC)"),
+    ):
+        kept = decided(with_attempt([], msgspec.structs.replace(task, name="made", parent=parent), rolled_out))
+        assert isinstance(kept, Outcome)
+        assert told in kept.why
+    task_of(decided(with_attempt([], msgspec.structs.replace(task, name="other", parent="parent"), rolled_out)))
 
 
 def test_too_little_is_said_and_nothing_is_begun(topics: Topics) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sinks.collections import Generation, Model
 from streams.commands import judging, main, own_encoder
 from streams.commands import replay as replay_command
-from streams.commands.judging import InService
+from streams.commands.judging import InService, ModelNotHere
 from streams.evaluation.bootstrap import Interval
 from streams.evaluation.comparison import Measure
 from streams.replay import Replayed
@@ -50,14 +50,22 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(judging, "described", lambda _: Description)
 
     def call(
-        *measures: Measure, arguments: tuple[str, ...] = (), begun: frozenset[str] = frozenset()
+        *measures: Measure,
+        arguments: tuple[str, ...] = (),
+        begun: frozenset[str] = frozenset(),
+        failure: Exception | None = None,
     ) -> tuple[int, str]:
+        def judged(*_: object) -> Judgement:
+            if failure is not None:
+                raise failure
+            return judgement
+
         generation = Generation("main", Model("MiniLM", "old", 3), "secret", {}, 1)
         judgement = Judgement(
             identity="new", against="old", topics={}, made_at=1, events=9, cut=0, tasks=9, measures=[*measures]
         )
         monkeypatch.setattr(judging, "in_service", lambda _: InService(generation, begun))
-        monkeypatch.setattr(judging, "judged", lambda *_: judgement)
+        monkeypatch.setattr(judging, "judged", judged)
         with pytest.raises(SystemExit) as left:
             main(["replay", "--data-dir", str(tmp_path), "--model", "models/ours", *arguments])
         return int(left.value.code or 0), capfd.readouterr().err
@@ -84,3 +92,9 @@ def test_what_is_as_good_is_replayed_and_its_worth_said(run: Run) -> None:
     assert code == 0
     assert "MRR@20: 0.490 instead of 0.500 (-0.010, 95% -0.030 to +0.010)" in said
     assert "too little happened lately to compare it with the model in service" in run()[1]
+
+
+def test_beside_a_model_that_is_not_here_it_is_replayed_only_when_somebody_insists(run: Run) -> None:
+    gone = ModelNotHere("the model in service is not on this machine")
+    assert run(failure=gone) == (1, "error: the model in service is not on this machine, or insist (--force)\n")
+    assert run(failure=gone, arguments=("--force",)) == (0, "")
