@@ -297,8 +297,8 @@ _DOUBLE = struct.Struct("<cd")
 def _point(id_: str, version: int, vectors: Sequence[bytes], payload: Payload) -> WirePoint:
     parts = [delimited(_POINT_ID, delimited(_ID_UUID, id_.encode()))]
     for name, value in payload.items():
-        _add_field(parts, name, _value(value))
-    _add_field(parts, "version", _value(version))
+        _add_field(parts, name, value)
+    _add_field(parts, "version", version)
     # Named vectors are sent even when there are none: a point without the field is refused.
     size = sum(map(len, vectors))
     named = _NAMED_VECTORS + _varint(size)
@@ -306,10 +306,17 @@ def _point(id_: str, version: int, vectors: Sequence[bytes], payload: Payload) -
     return WirePoint(b"".join(parts))
 
 
-def _add_field(parts: list[bytes], name: str, value: bytes) -> None:
+def _add_field(parts: list[bytes], name: str, value: "JSON | bytes") -> None:
     """Adds an entry of a point's payload, in pieces: a state is not copied more than once."""
-    start, size = _entry_start(name), _varint(len(value))
-    parts += (_POINT_PAYLOAD, _varint(len(start) + len(size) + len(value)), start, size, value)
+    content = _value(value)
+    parts += (_field_start(name, len(content)), content)
+
+
+@lru_cache(maxsize=4096)  # most fields are numbers, of a few sizes
+def _field_start(name: str, size: int) -> bytes:
+    """What comes before a value of so many bytes."""
+    start = _entry_start(name) + _varint(size)
+    return _POINT_PAYLOAD + _varint(len(start) + size) + start
 
 
 def _dense(name: str, vector: Vector, id_: str) -> bytes:

@@ -257,7 +257,12 @@ def _add_to_sums(ledger: Ledger, gains: Sequence[_Gain], age: int, rules: FoldRu
         ledger.long *= 2.0 ** (-age / rules.half_life_long_ms)
     if ledger.short is not None:
         ledger.short *= 2.0 ** (-age / rules.half_life_short_ms)
-    if gains:
+    if len(gains) == 1:
+        ((long_weight, short_weight, vector),) = gains
+        wide = vector.astype(np.float64)
+        long = wide * _weight_at(long_weight, ledger.newest_ts, rules.half_life_long_ms)
+        short = wide * _weight_at(short_weight, ledger.newest_ts, rules.half_life_short_ms)
+    elif gains:
         factors = [
             (
                 _weight_at(gain.long, ledger.newest_ts, rules.half_life_long_ms),
@@ -266,6 +271,7 @@ def _add_to_sums(ledger: Ledger, gains: Sequence[_Gain], age: int, rules: FoldRu
             for gain in gains
         ]
         long, short = np.array(factors).T @ np.array([gain.vector for gain in gains], np.float64)
+    if gains:
         ledger.long = long if ledger.long is None else ledger.long + long
         ledger.short = short if ledger.short is None else ledger.short + short
 

@@ -22,8 +22,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from encoders.client import EncoderClient
-from sinks.catalogue import UNSOURCED, Catalogue
-from sinks.derivation import DerivationRules, Taste, Vector, derive
+from sinks.catalogue import UNSOURCED, Catalogue, Product
+from sinks.derivation import DerivationRules, Vector, derive
 from sinks.identity import PointIds
 from sinks.ledgers import ProfileState
 from sinks.products import ProductStore
@@ -213,7 +213,8 @@ class Updater:
         held = await self._profiles.load(list(users), cached=any(users.values()))
         states = {id_: held[id_].decoded() for id_ in users}
         derives = self.derives or refresh.due
-        known = await self._vectors_of(users, states, histories=derives)
+        products = await self._products_of(users, states, histories=derives)
+        known = {id_: product.vector for id_, product in products.items() if product.vector is not None}
         changed: list[str] = []
         plans: list[_Plan] = []
         now = self._clock()
@@ -247,7 +248,7 @@ class Updater:
             statistics=self.statistics,
         )
         fresh = dict(zip(anew, found, strict=True))
-        titles = await self._titles_of(tastes)
+        titles = {id_: product.title for id_, product in products.items()}
         return [
             profile_write(
                 id_,
@@ -283,10 +284,10 @@ class Updater:
             new += fold(ledger, record.topic_id, home, steps, rules)
         return new
 
-    async def _vectors_of(
+    async def _products_of(
         self, users: Mapping[str, list[Understood]], states: Mapping[str, ProfileState], *, histories: bool
-    ) -> dict[str, Vector]:
-        """The vectors of every known product that these users' events name, or wait for, or remember."""
+    ) -> dict[str, Product]:
+        """Every known product that these users' events name, or wait for, or remember."""
         wanted = {understood.product_id for events in users.values() for understood in events}
         for state in states.values():
             wanted |= state.pending
@@ -294,12 +295,7 @@ class Updater:
                 for ledger in state:
                     wanted.update([key[1:] for key in ledger.keys if key[0] == "p"])
         wanted.discard("")
-        products = await self._catalogue.get(wanted)
-        return {product_id: product.vector for product_id, product in products.items() if product.vector is not None}
-
-    async def _titles_of(self, tastes: Sequence[Taste]) -> dict[str, str]:
-        wanted = {key[1:] for taste in tastes for interest in taste.interests for key in interest.keys[:3]}
-        return {product_id: product.title for product_id, product in (await self._catalogue.get(wanted)).items()}
+        return await self._catalogue.get(wanted)
 
     def _plan(self, held: Held, moved: bool, waits_anew: bool, now: int, refresh: _Refresh) -> _Plan:
         """Whether to derive the candidates now, and when what is put off is due.

@@ -33,7 +33,7 @@ _STAGES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         "look-up and load",
         (
             "ProfileStore.load", "ProfileStore._read", "Held.decoded", "decode_state", "(sinks/catalogue.py",
-            "Updater._vectors_of", "Updater._titles_of",
+            "Updater._products_of",
         ),
     ),
     ("pack", ("encode_state",)),
