@@ -6,13 +6,13 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import click
-from benchmarks.rows import DATA, NotHere, Options, Row, machine
+from benchmarks.page import with_section
+from benchmarks.rows import DATA, NotHere, Options, Row, figure, machine
 
 PARTS: Final = {
     "encoder": "Texts a second, beside sentence-transformers; a Zipf stream through the socket; a GPU.",
@@ -28,18 +28,17 @@ PARTS: Final = {
 }
 
 
-def measured(parts: Sequence[str], options: Options) -> Iterator[Row]:
+def measured(part: str, options: Options) -> Iterator[Row]:
     """Rows as they come. A part that can't be measured here says so on standard error."""
-    for part in parts:
-        measure: Callable[[Options], Iterator[Row]] = importlib.import_module(f"benchmarks.{part}").measure
-        try:
-            yield from measure(options)
-        except NotHere as reason:
-            click.echo(f"{part}: {reason}", err=True)
+    measure: Callable[[Options], Iterator[Row]] = importlib.import_module(f"benchmarks.{part}").measure
+    try:
+        yield from measure(options)
+    except NotHere as reason:
+        click.echo(f"{part}: {reason}", err=True)
 
 
 def line(row: Row) -> str:
-    told = [f"{row.name:<44}", f"{_figure(row.value):>9} {row.unit:<12}"]
+    told = [f"{row.name:<44}", f"{figure(row.value):>9} {row.unit:<12}"]
     if row.ratio is not None:
         told.append(f"x{row.ratio:<6.2f} {row.against}")
     if row.bound is not None:
@@ -48,51 +47,10 @@ def line(row: Row) -> str:
         floor = "" if row.bound.floor is None else f", floor {row.bound.floor:g}"
         told.append(f"[{sign} {row.bound.goal:g}{floor}: {verdict}]")
     if row.spread is not None:
-        told.append(f"({_figure(row.spread[0])} to {_figure(row.spread[1])})")
+        told.append(f"({figure(row.spread[0])} to {figure(row.spread[1])})")
     if row.note:
         told.append(row.note)
     return " ".join(told)
-
-
-def page(rows: Sequence[Row], options: Options) -> str:
-    """All rows as Markdown."""
-    lines = [
-        "# Performance",
-        "",
-        f"Made by `afterglow bench`, {datetime.now(UTC):%Y-%m-%d}, on {machine()}. Medians of {options.rounds} rounds; "
-        "ratios are of sides measured in turn in one run, with the lowest and the highest of the rounds.",
-        "",
-        "| what | value | against | ratio | rounds | goal | floor | |",
-        "|---|---:|---|---:|---|---:|---:|---|",
-    ]
-    for row in rows:
-        bound = row.bound
-        sign = "" if bound is None else "≥ " if bound.better == "higher" else "≤ "
-        verdict = (
-            ""
-            if bound is None
-            else "met"
-            if row.meets_goal
-            else "**below the floor**"
-            if row.below_floor
-            else "not met"
-        )
-        cells = [
-            row.name + (f": {row.note}" if row.note else ""),
-            f"{_figure(row.value)} {row.unit}",
-            row.against,
-            "" if row.ratio is None else f"{row.ratio:.2f}",
-            "" if row.spread is None else f"{_figure(row.spread[0])}-{_figure(row.spread[1])}",
-            "" if bound is None else f"{sign}{bound.goal:g}",
-            "" if bound is None or bound.floor is None else f"{sign}{bound.floor:g}",
-            verdict,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
-
-
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @click.command()
@@ -100,19 +58,28 @@ def _figure(value: float) -> str:
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="How often each side is measured.")
 @click.option("--quick", is_flag=True, help="A tenth of the work, once: to see that it runs.")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), default=DATA, help="The folder of real data.")
-@click.option("--page", "page_file", type=click.Path(dir_okay=False, path_type=Path), help="Write a page of Markdown.")
+@click.option(
+    "--page",
+    "page_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A page of Markdown whose sections of these parts are made anew.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a row.")
 def main(parts: tuple[str, ...], rounds: int, quick: bool, data: Path, page_file: Path | None, as_json: bool) -> None:
     """Measure PARTs, by default all. Exits 1 where a figure is below its floor."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in workers; read when a part imports numpy
     options = Options(rounds=1 if quick else rounds, quick=quick, data=data)
-    rows = []
-    for row in measured(parts or tuple(PARTS), options):
-        rows.append(row)
-        click.echo(json.dumps(row.as_json(machine())) if as_json else line(row))
-        if page_file is not None:
-            page_file.write_text(page(rows, options))
-    sys.exit(1 if any(row.below_floor for row in rows) else 0)
+    below_floor = False
+    for part in parts or PARTS:
+        rows = []
+        for row in measured(part, options):
+            rows.append(row)
+            below_floor |= bool(row.below_floor)
+            click.echo(json.dumps(row.as_json(machine())) if as_json else line(row))
+        if page_file is not None and rows:
+            before = page_file.read_text() if page_file.exists() else "# Performance\n"
+            page_file.write_text(with_section(before, part, PARTS[part], rows, options.rounds))
+    sys.exit(1 if below_floor else 0)
 
 
 main.help = f"{main.help}\n\n\b\nParts:\n" + "\n".join(f"  {part:<12} {what}" for part, what in PARTS.items())

@@ -93,6 +93,11 @@ def side_by_side(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float,
     return statistics.median(ours) / statistics.median(theirs), (min(ratios), max(ratios))
 
 
+def figure(value: float) -> str:
+    """Three digits of it, or all of a larger one's whole ones."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def machine() -> str:
     """This machine, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks.page import with_section
 from benchmarks.rows import Bound, Row, side_by_side
 
 
@@ -47,3 +48,15 @@ def test_one_line_of_json_a_row() -> None:
         "note": "n",
         "machine": "2 cores",
     }
+
+
+def test_a_part_measured_anew_replaces_its_section_of_the_page_and_nothing_else() -> None:
+    row = Row(name="a", value=120.0, unit="us", bound=Bound(90, 150, "lower"), note="of 3 users")
+    page = "# Performance\n\nBy hand.\n\n## worker\n\nold\n\n## writes\n\nkept\n"
+    first = with_section(page, "worker", "A live worker.", [row, row], 1)
+    assert "old" not in first
+    assert first.startswith("# Performance\n\nBy hand.\n\n## worker\n\nA live worker. Measured on ")
+    assert "| a [1] | 120 us |  |  |  | ≤ 90 | ≤ 150 | not met |" in first
+    assert "\n[1] of 3 users." in first
+    assert first.endswith("\n\n## writes\n\nkept\n")
+    assert with_section(first, "memory", "A worker's memory.", [], 1).index("## memory") > first.index("## writes")
