@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import torch
 
-from encoders.recipe import Recipe, identity, locate, read_recipe
+from encoders.recipe import identity, locate, read_recipe
 from encoders.training.as_served import measured_as_served
 from encoders.training.augmentation import Augmentation
 from encoders.training.checkpoint import Checkpoint, fingerprint, working_on, writing
@@ -92,7 +92,11 @@ def train(
         try:
             with Journal(tensorboard) as journal:
                 learner, learned = _learned(
-                    examples, seen, folder, recipe, options, device, augmentation, checkpoint, report, journal
+                    lambda options: Learner(examples, seen, folder, recipe, options, device, augmentation),
+                    options,
+                    checkpoint,
+                    report,
+                    journal,
                 )
             kept = _kept(learner, learned, options, report)
         except torch.OutOfMemoryError as error:
@@ -139,13 +143,8 @@ def train(
 
 
 def _learned(
-    examples: Examples,
-    seen: Seen,
-    folder: Path,
-    recipe: Recipe,
+    begin: Callable[[Options], Learner],
     options: Options,
-    device: str,
-    augmentation: Augmentation,
     checkpoint: Checkpoint,
     report: Report,
     journal: Journal,
@@ -154,8 +153,7 @@ def _learned(
     learned = [Learned.of(state) for state in checkpoint.finished()]
     while True:
         seed = options.seed + len(learned)
-        of_seed = msgspec.structs.replace(options, seed=seed)
-        learner = Learner(examples, seen, folder, recipe, of_seed, device, augmentation)
+        learner = begin(msgspec.structs.replace(options, seed=seed))
         write = partial(checkpoint.write, seed, [one.state() for one in learned])
         learned.append(learner.learn(checkpoint.state(seed), write, report, journal))
         if len(learned) == options.soup:
