@@ -25,7 +25,7 @@ from encoders.recipe import read_recipe
 from encoders.text import clean
 from encoders.training import checkpoint, objective, training
 from encoders.training.adversary import Adversary
-from encoders.training.files import load_state
+from encoders.training.files import load_state, save_state
 from encoders.training.model_card import read_card
 from encoders.training.network import TrainableModel
 from encoders.training.pairs import Examples, NoMemory, OtherTraining, Pair, Probe, TrainingError, Unwritable
@@ -288,6 +288,15 @@ def test_a_file_that_is_too_large_for_its_disk_is_not_left_behind(chinese_bert: 
     assert {one.name for one in tmp_path.iterdir()} == {"checkpoint.pt", "model"}
     assert not (tmp_path / "model" / "model.safetensors").exists()
     assert load_state(path) == {"step": 1}
+
+
+def test_a_damaged_checkpoint_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_state(path, {"step": 1, "weights": torch.zeros(1000)})
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:-1], b"", b"x" * len(whole), b"x"):
+        path.write_bytes(damaged)
+        assert load_state(path) is None
 
 
 def test_too_little_is_refused(chinese_bert: Path, tmp_path: Path) -> None:
