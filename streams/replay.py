@@ -95,13 +95,16 @@ class Replay:
         client: AsyncQdrantClient,
         *,
         activate: bool = True,
+        instead_of: str | None = None,
         report: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        """`activate`: whether readers are led to the generation when it is complete."""
+        """`activate`: whether readers are led to the generation when it is complete; with `instead_of` only from that
+        one, and not where somebody has led them elsewhere meanwhile."""
         self._settings = settings
         self._opened = opened
         self._client = client
         self._activate = activate
+        self._instead_of = instead_of
         self._report = report
         self._name = opened.generation.name
         self._group = group_of(self._name)
@@ -232,7 +235,7 @@ class Replay:
             lambda generation: msgspec.structs.replace(generation, built=built),
             replicated=self._settings.qdrant.replication_factor > 1,
         )
-        if self._activate:
+        if self._activate and self._instead_of in (None, await served_generation(self._client)):
             await serve(self._client, self._name)
             logger.info("event=generation_served generation=%s", self._name)
 

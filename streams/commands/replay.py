@@ -125,7 +125,13 @@ def _require_no_worse(settings: Settings, candidate: Settings, model: str) -> No
 
 
 async def replay(
-    settings: Settings, name: str | None, from_ms: int | None, report: Callable[[Progress], None], *, activate: bool
+    settings: Settings,
+    name: str | None,
+    from_ms: int | None,
+    report: Callable[[Progress], None],
+    *,
+    activate: bool,
+    instead_of: str | None = None,
 ) -> Replayed:
     """By the settings, and by what the generation that readers see was made with where nobody has set anything else.
 
@@ -148,7 +154,8 @@ async def replay(
             settings = inherited(settings, record)
         opened = await open_for_replay(settings, client, name=name, from_ms=from_ms)
         try:
-            return await Replay(settings, opened, client, activate=activate, report=report).run()
+            building = Replay(settings, opened, client, activate=activate, instead_of=instead_of, report=report)
+            return await building.run()
         finally:
             await opened.encoder.close()
     finally:

@@ -123,17 +123,15 @@ class _Retraining:
             judgement = self._judgement(candidate)
             if refusal := _refusal(judgement):
                 return self._came_to("refused", refusal, self._generation.name, judgement)
-            self._report("replaying", 0, 1)
-            told = _told(self._report)
-            replayed = asyncio.run(replay(candidate, None, self._generation.from_ms, told, activate=True))
-        if not replayed.served:
+            if self._served().name == self._generation.name:
+                self._replay(candidate)
+        generation = self._served()
+        if generation.model.identity != judgement.identity:
             raise click.ClickException(
-                f"generation {replayed.generation} is complete, but readers were led elsewhere meanwhile: nothing is "
-                "lost, the next run looks again"
+                f"readers see generation {generation.name} now, and saw {self._generation.name} when the model was "
+                "judged: they are not led to it. Nothing is lost, and the next run looks again"
             )
-        now = in_service(self._settings)
-        assert now is not None  # it has just been served
-        return self._rolled_out(now.generation)
+        return self._rolled_out(generation)
 
     def _make_model(self) -> None:
         """Step 3. What would only fail again is given up, and remembered."""
@@ -192,6 +190,17 @@ class _Retraining:
         judgement = asyncio.run(judge(shop, both, identities, topics, self._settings, self._report, cut=self._task.cut))
         keep(self._folder, judgement)
         return judgement
+
+    def _replay(self, candidate: Settings) -> None:
+        """Step 5; readers are led over if they still see what the model was judged beside."""
+        self._report("replaying", 0, 1)
+        name, from_ms = self._generation.name, self._generation.from_ms
+        asyncio.run(replay(candidate, None, from_ms, _told(self._report), activate=True, instead_of=name))
+
+    def _served(self) -> Generation:
+        now = in_service(self._settings)
+        assert now is not None  # there was one, and nothing takes it away
+        return now.generation
 
     def _history(self) -> Shop:
         """Raises HistoryGone."""

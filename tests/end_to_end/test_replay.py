@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -14,6 +15,9 @@ import pytest
 from machine import ENVIRONMENT, afterglow, afterglow_json, running, until
 from seeded_shop import USERS, produce, write_events
 from stored import differences, profiles_of
+
+from streams.commands.replay import replay
+from streams.settings import load
 
 pytestmark = pytest.mark.end_to_end
 
@@ -125,3 +129,9 @@ def test_what_a_replay_cannot_do_is_said_before_anything_is_done(tmp_path: Path)
         ):
             afterglow(data, "replay", *arguments, code=code)
         assert [one["name"] for one in afterglow_json(data, "generations", "list")["generations"]] == ["main", "g2"]
+
+        # Readers are led over from the generation that was meant, and from no other.
+        settings = load(data_dir=data, environment={})
+        for meant, served in (("g7", False), ("main", True)):
+            again = asyncio.run(replay(settings, "g2", None, lambda _: None, activate=True, instead_of=meant))
+            assert (again.generation, again.served) == ("g2", served)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 
@@ -18,6 +19,8 @@ from streams.commands import deciding, main, retraining
 from streams.commands.deciding import Asked, Decided
 from streams.commands.judging import InService
 from streams.commands.retraining import retrain
+from streams.evaluation.bootstrap import Interval
+from streams.evaluation.comparison import Measure
 from streams.evaluation.files import Shop
 from streams.rollout.drift import Drift
 from streams.rollout.judgement import nothing_concluded
@@ -75,9 +78,7 @@ class Run:
         self._stub("described", lambda _: Model("model", "its-own", 3))
         self.reads(lambda *_: History(Shop([], [], []), 0))
         self.trains(lambda *_: self.models.path(TASK.name).mkdir())
-        self._monkeypatch.setattr(
-            retraining._Retraining, "_judgement", lambda *_: nothing_concluded(Shop([], [], []), ("parent", "new"), {})
-        )
+        self.judges()
 
     def _stub(self, name: str, value: object) -> None:
         self._monkeypatch.setattr(retraining, name, value)
@@ -85,14 +86,29 @@ class Run:
     def reads(self, read: Callable[..., History]) -> None:
         self._stub("read_history", read)
 
-    def trains(self, train: Callable[..., None]) -> None:
+    def trains(self, train: Callable[..., object]) -> None:
         self._monkeypatch.setattr(retraining._Retraining, "_train", train)
+
+    def judges(self, *measures: Measure) -> None:
+        judged = nothing_concluded(Shop([], [], []), ("parent", "its-own"), {})
+        judgement = msgspec.structs.replace(judged, measures=[*measures])
+        self._monkeypatch.setattr(retraining._Retraining, "_judgement", lambda *_: judgement)
+
+    def replays(self, replay: Callable[..., None]) -> None:
+        async def replayed(*_: object, **given: object) -> None:
+            self.steps.append(f"replays instead of {given['instead_of']}")
+            replay()
+
+        self._stub("replay", replayed)
+
+    def serves(self, name: str, identity: str, source: str = "") -> None:
+        fold = recorded_fold(load(environment={}).profiles)
+        seen = Generation(name, Model("model", identity, 3, source), "secret", fold, 1, replayed=True)
+        self._stub("in_service", lambda _: InService(seen, frozenset()))
 
     def __call__(self, identity: str, source: str = "") -> Outcome:
         settings = load(environment={})
-        model = Model("model", identity, 3, source)
-        seen = Generation("g7", model, "secret", recorded_fold(settings.profiles), 1, replayed=True)
-        self._stub("in_service", lambda _: InService(seen, frozenset()))
+        self.serves("g7", identity, source)
         return retrain(settings, self.models, Asked(force=False, threads=1, options=self.options), lambda *_: None)
 
 
@@ -146,6 +162,34 @@ def test_what_it_was_to_learn_from_is_gone_so_it_looks_anew(run: Run) -> None:
     run("parent")
     assert run.steps == ["looks anew"]
     assert run.models.task() is None
+
+
+BETTER = Measure("query", "mrr", True, 0.5, 0.6, Interval(0.1, 0.05, 0.15))
+
+
+def test_a_better_model_is_replayed_and_readers_are_led_over_from_what_it_was_judged_beside(run: Run) -> None:
+    run.judges(BETTER)
+    run.replays(lambda: run.serves("g8", "its-own"))
+    outcome = run("parent")
+    assert run.steps == ["goes on with 20260101-000000", "replays instead of g7"]
+    assert (outcome.outcome, outcome.generation) == ("rolled out", "g8")
+    assert [(attempt.task, attempt.outcome) for attempt in run.models.attempts()] == [(TASK, "rolled out")]
+
+
+def test_where_somebody_led_readers_elsewhere_meanwhile_they_stay_there(run: Run) -> None:
+    run.judges(BETTER)
+    elsewhere = r"readers see generation g9 now, and saw g7 when the model was judged: they are not led to it"
+    run.replays(lambda: run.serves("g9", "somebody-else-s"))
+    with pytest.raises(click.ClickException, match=elsewhere):
+        run("parent")
+    assert run.steps == ["goes on with 20260101-000000", "replays instead of g7"]
+    run.steps.clear()
+    run.models.path(TASK.name).rmdir()
+    run.trains(lambda *_: (run.models.path(TASK.name).mkdir(), run.serves("g9", "somebody-else-s")))
+    with pytest.raises(click.ClickException, match=elsewhere):
+        run("parent")
+    assert run.steps == ["goes on with 20260101-000000"]
+    assert run.models.task() == TASK, "the next run gives it up"
 
 
 def test_a_model_that_is_made_and_judged_needs_no_history(run: Run) -> None:
