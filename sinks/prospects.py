@@ -18,7 +18,6 @@ from sinks.derivation import Taste
 from sinks.ledgers import ORDER_DECAY, ProfileState, is_query
 from sinks.scoring import (
     BOUGHT_BEFORE,
-    DAY_MS,
     NEW_TO_THE_PERSON,
     UNSURE_CLICKS,
     Habit,
@@ -31,10 +30,9 @@ from sinks.scoring import (
     new_features,
     together_of,
 )
-from sinks.statistics import COUNTS, HALF_LIFE_MS, NEVER, Statistics, is_news
+from sinks.statistics import COUNTS, HALF_LIFE_MS, NEVER, NEWS_MS, Statistics, is_news
 
 _LEAST_SIMILARITY: Final = 1e-3
-_NEWS_MS: Final = 30 * DAY_MS  # for so long a product that nobody bought yet is news
 _NO_CLICKS: Final = 1e-300
 _SURE: Final = 10.0  # what closeness to a query is measured in: e^10 times as likely for a cosine of 1 as for 0
 _WORDS: Final = 0.6  # and what their BM25 is
@@ -114,10 +112,10 @@ class Prospects:
         own = rows[rows >= 0]
         asked = self._others_clicked()
         together, alike = statistics.together.around(own), statistics.alike.around(own)
-        related = statistics.related.around(own)
+        related, kin = statistics.related.around(own), statistics.kin.around(own)
         viewed = statistics.viewed.around(self.clicked_rows)
         if self._asked is None:
-            near = (together > 0.0) | (alike > 0.0) | (related > 0.0)
+            near = (together > 0.0) | (alike > 0.0) | (related > 0.0) | (kin > 0.0)
             near[statistics.popular] = True
             found = self._found_rows
             near[found[found >= 0]] = True
@@ -141,22 +139,19 @@ class Prospects:
         if self._exclude_bought:
             again = []
         ids = np.concatenate([new, _objects([history[place] for place in again])])
-        around = _Around(together, alike, related, viewed, asked)
+        around = _Around(together, alike, related, kin, viewed, asked)
         return self._scores_of(ids, np.concatenate([rows_of_new, rows[again]]), again, around)
 
     def _scores_of(self, ids: Ids, rows: NDArray[np.int64], again: list[int], around: _Around) -> _Scored:
         """`rows` of `ids` in the statistics; the last of them are those of these places in the history."""
-        statistics, ledger = self.statistics, self.state.purchases
+        statistics = self.statistics
         new = len(ids) - len(again)
-        there = rows >= 0
-        size = len(ledger.keys)
-        with_history, related = np.zeros(len(ids)), np.zeros(len(ids))
-        with_history[there], related[there] = around.together[rows[there]], around.related[rows[there]]
-        together, related = together_of(with_history, size), together_of(related, size)
+        together = self._with_history(around.together, rows)
         likeness = self._likeness(ids, rows, around.alike)
+        related, kin = self._with_history(around.related, rows), self._with_history(around.kin, rows)
         products = self._products(ids, rows)
         searched = self._searched(ids, rows, around)
-        features = new_features(together, likeness, related, products, searched)
+        features = new_features(together, likeness, related, kin, products, searched)
         scores = features @ statistics.weights.new
         of_nobody = features[:, _OF_NOBODY] @ statistics.weights.new[_OF_NOBODY]
         habits = np.zeros((len(again), len(BOUGHT_BEFORE)))
@@ -171,6 +166,12 @@ class Prospects:
             # P(product | query, person) ~ P(product | query) · P(product | person) / P(product)
             scores = scores - of_nobody + expected + after
         return _Scored(ids, rows, scores, features, habits, after)
+
+    def _with_history(self, near: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`together_of` what is near to everything that was bought."""
+        sums = np.zeros(len(rows))
+        sums[rows >= 0] = near[rows[rows >= 0]]
+        return together_of(sums, len(self.state.purchases.keys))
 
     def _answered(self, ids: Ids, of_nobody: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """ln of the share of the clicks after the query that each product may expect from people unknown: of what
@@ -273,7 +274,7 @@ class Prospects:
             never[sold] = 0.0
             for place in np.flatnonzero(~sold).tolist():
                 announced = self.found.announced.get(ids[place])
-                if announced is not None and 0 <= at - announced < _NEWS_MS:
+                if announced is not None and 0 <= at - announced < NEWS_MS:
                     age[place], never[place] = at - announced, 0.0
         counts = np.zeros((len(ids), len(COUNTS)))
         counts[there] = statistics.counts[known]
@@ -285,7 +286,7 @@ class Prospects:
 _OF_NOBODY: Final = [
     place
     for place, name in enumerate(NEW_TO_THE_PERSON)
-    if name not in ("together", "likeness", "related", "viewed", "asked", "just_clicked")
+    if name not in ("together", "likeness", "related", "kin", "viewed", "asked", "just_clicked")
 ]
 """Features that are the same for everybody."""
 
@@ -296,6 +297,7 @@ class _Around(NamedTuple):
     together: NDArray[np.float64]
     alike: NDArray[np.float64]
     related: NDArray[np.float64]
+    kin: NDArray[np.float64]
     viewed: NDArray[np.float64]
     asked: NDArray[np.float64]
 

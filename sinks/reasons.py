@@ -31,7 +31,8 @@ class Reason(NamedTuple):
     """Why a product is recommended, and which share of its score that is worth.
 
     `kind` is "bought" (before), "together" (other people bought it with what this person bought), "related" (the
-    catalogue says that it goes with that, or with what is bought together with that), "viewed" (other people clicked it
+    catalogue says that it goes with that, or with what is bought together with that), "kin" (its brand or
+    category is bought together with what this person bought), "viewed" (other people clicked it
     within an hour of what this person clicked), "clicked" (other people clicked it after the query asked for, or after
     this person's), "interest" (near one of the lasting interests, or like what
     was bought), "recent" (near what the person has been doing within the short half-life), "popular" (sells, or is
@@ -75,6 +76,8 @@ def _parts_of(prospects: Prospects, place: int, worth: Mapping[str, float], time
         parts["together", row] = worth["together"]
     if worth.get("related", 0.0) > 0.0:
         parts["related", row] = worth["related"]
+    if worth.get("kin", 0.0) > 0.0:
+        parts["kin", row] = worth["kin"]
     if worth.get("viewed", 0.0) > 0.0:
         parts["viewed", row] = worth["viewed"]
     if worth.get("asked", 0.0) > 0.0:
@@ -152,6 +155,7 @@ class _Telling:
         for kind, neighbourhood, own in (
             ("together", statistics.together, self._bought_rows),
             ("related", statistics.related, self._bought_rows),
+            ("kin", statistics.kin, self._bought_rows),
             ("viewed", statistics.viewed, self._clicked_rows),
         ):
             self._nearest_of(own, neighbourhood, {cause: cause[1] for cause in causes if cause[0] == kind})

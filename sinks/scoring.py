@@ -21,6 +21,7 @@ NEW_TO_THE_PERSON: Final = (
     "together",
     "likeness",
     "related",
+    "kin",
     "viewed",
     "sold_20",
     "sold_5",
@@ -61,9 +62,9 @@ class Weights(NamedTuple):
 PRIOR: Final = Weights(
     # That something was clicked just now speaks for it where people go on to buy it, and against it where they go on
     # looking, so it counts nothing until the shop has shown which.
-    # What the catalogue says goes together counts as if everybody bought it together, until orders say otherwise; what
-    # is clicked in one visit, half as much.
-    np.array([0.65, 0.4, 0.65, 0.3, 0.09, 0.46, 0.5, 0.4, 0.0, 1.38, -0.32, -1.14, 1.0, -6.0]),
+    # What the catalogue says goes together counts as if everybody bought it together, until orders say otherwise, and
+    # so does what a kind is bought together with; what is clicked in one visit, half as much.
+    np.array([0.65, 0.4, 0.65, 0.65, 0.3, 0.09, 0.46, 0.5, 0.4, 0.0, 1.38, -0.32, -1.14, 1.0, -6.0]),
     # A person's own rate of repeats counts in full until the shop's orders have been learned from, so that the list
     # follows the shop: one that sells nothing twice is not shown what was bought.
     np.array([0.22, 0.02, 0.18, 0.27, 0.16, 0.49, 0.27, 0.99, 0.34, 0.24, 1.0, -0.28, 0.05, -4.26]),
@@ -145,13 +146,16 @@ def just_clicked_of(since_ms: Floats) -> Floats:
     return result
 
 
-def new_features(together: Floats, likeness: Floats, related: Floats, product: Product, searched: Searched) -> Floats:
-    """[n, features] of products that are new to the person. `related` is by `together_of`."""
+def new_features(
+    together: Floats, likeness: Floats, related: Floats, kin: Floats, product: Product, searched: Searched
+) -> Floats:
+    """[n, features] of products that are new to the person. `related` and `kin` are by `together_of`."""
     return np.stack(
         [
             together,
             likeness,
             related,
+            kin,
             searched.viewed,
             np.log1p(product.sold_20),
             np.log1p(product.sold_5),

@@ -34,8 +34,10 @@ COUNTS: Final = ("sold_20", "sold_5", "clicked", "buyers", "repeats", "surprise"
 NEVER: Final = np.iinfo(np.int64).max
 """When a product was first sold that was only clicked."""
 
+NEWS_MS: Final = 30 * 86_400_000
+"""For so long a product that nobody bought yet is news."""
+
 _POPULAR: Final = 200
-_NEWS_MS: Final = 30 * 86_400_000  # for so long a product that nobody bought yet is news
 _UNSURPRISING: Final = 10.0  # of so many buyers what was foretold is believed by half; 3 are worth as much
 _LISTS: Final = 1000.0  # lists that `shown` is counted in
 
@@ -97,6 +99,7 @@ class Statistics:
     alike: Neighbourhood  # of like text
     related: Neighbourhood  # by the catalogue's word, and bought together with those
     viewed: Neighbourhood  # clicked in one visit
+    kin: Neighbourhood  # from what a brand or category is bought together with to its newest products
     weights: Weights = PRIOR
     clicks: ClickTable = NO_CLICKS
     rows: Mapping[str, int] = field(init=False)
@@ -132,7 +135,7 @@ class Statistics:
 
 def is_news(first_sold: NDArray[np.int64], announced: NDArray[np.int64], at: int) -> NDArray[np.bool_]:
     """Whether a product was announced lately, and nobody has bought it yet."""
-    news: NDArray[np.bool_] = (first_sold == NEVER) & (announced > at - _NEWS_MS) & (announced <= at) & (announced > 0)
+    news: NDArray[np.bool_] = (first_sold == NEVER) & (announced > at - NEWS_MS) & (announced <= at) & (announced > 0)
     return news
 
 
@@ -169,6 +172,7 @@ NO_STATISTICS: Final = Statistics(
     alike=no_neighbours(0),
     related=no_neighbours(0, 0),
     viewed=no_neighbours(0, 0),
+    kin=no_neighbours(0, 0),
 )
 """Of a shop of which nothing is known yet."""
 
@@ -184,17 +188,18 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     alike: bytes
     related: bytes  # empty where nothing is
     viewed: bytes  # likewise
+    kin: bytes  # likewise
     weights: bytes
     clicks: bytes
 
 
-_FORMAT: Final = 5
+_FORMAT: Final = 6
 _COLUMNS: Final = ("buyers", "repeats", "sold_5", "sold_20", "clicked", "shown", "surprise")
 
 
 def encode_statistics(statistics: Statistics) -> bytes:
-    """Some 650 bytes a product, most of them for its neighbours; 100 more where products are related, and 100 where
-    they are clicked.
+    """Some 650 bytes a product, most of them for its neighbours; 100 more where products are related, where they are
+    clicked, and where brands or categories have new ones.
     """
     return msgspec.msgpack.encode(
         _Wire(
@@ -208,6 +213,7 @@ def encode_statistics(statistics: Statistics) -> bytes:
             _encoded(statistics.alike),
             _encoded(statistics.related),
             _encoded(statistics.viewed),
+            _encoded(statistics.kin),
             np.concatenate(statistics.weights).astype("<f8").tobytes(),
             encode_clicks(statistics.clicks),
         )
@@ -234,6 +240,7 @@ def decode_statistics(data: bytes) -> Statistics:
         alike=_decoded(wire.alike, products),
         related=_decoded(wire.related, products),
         viewed=_decoded(wire.viewed, products),
+        kin=_decoded(wire.kin, products),
         weights=Weights(weights[: len(PRIOR.new)], weights[len(PRIOR.new) :]),
         clicks=decode_clicks(wire.clicks),
         **dict(zip(_COLUMNS, columns, strict=True)),

@@ -179,6 +179,12 @@ def related_of(event: Product) -> tuple[str, ...]:
     return tuple(one for one in dict.fromkeys(event.related or ()) if one != event.product_id)
 
 
+def kinds_of(product: Product | StoredProduct) -> tuple[str, ...]:
+    """The brand and the category, where it can be had and has them, each distinct from what the other calls so."""
+    named = (("brand", product.brand), ("category", product.category)) if product.available else ()
+    return tuple(f"{what} {name.strip().casefold()}" for what, name in named if name and name.strip())
+
+
 def _is_change(product: StoredProduct, stored: StoredProduct | None) -> bool:
     """Whether a list might be another one with it: a price alone makes none."""
     return stored is None or (product.text, product.kind, product.available, product.deleted, product.related) != (

@@ -41,6 +41,7 @@ def test_a_package_imports_nothing_above_or_beside_it(package: str, forbidden: s
         "streams/profiles.py",
         "streams/statistics/columns.py",
         "streams/statistics/fold.py",
+        "streams/statistics/kin.py",
         "streams/statistics/learning.py",
         "streams/statistics/likeness.py",
         "streams/statistics/merging.py",
@@ -75,6 +76,7 @@ def test_the_fold_and_what_is_derived_are_pure(module: str):
     allowed |= {"streams.profiles", "streams.statistics.relations"}
     allowed |= {
         "streams.statistics.columns",
+        "streams.statistics.kin",
         "streams.statistics.learning",
         "streams.statistics.pairs",
         "streams.statistics.searching",

@@ -49,8 +49,9 @@ def command(
 
     Each comes with its reasons and their shares: "interest" (near what the user likes), "recent" (near what they do
     now), "bought" (before), "together" (others bought it with what they bought), "related" (the catalogue says that it
-    goes with that), "viewed" (others clicked it within an hour of what they clicked), "clicked" (others clicked it
-    after the same query), "popular", "new", "query". TIME moves the clock only: events after it aren't undone.
+    goes with that), "kin" (its brand or category is bought with that), "viewed" (others clicked it within an hour of
+    what they clicked), "clicked" (others clicked it after the same query), "popular", "new", "query". TIME moves the
+    clock only: events after it aren't undone.
 
     With --query, what is near the text and what others clicked after it: the more is known of the query, the less the
     user and its words matter. A misspelt word is read as the catalogue spells it; "read_as" says how.
@@ -165,6 +166,7 @@ _TOLD: Final = {
     "bought": "bought",
     "together": "bought with",
     "related": "goes with",
+    "kin": "of a kind with",
     "viewed": "seen with",
     "clicked": "others clicked it",
     "popular": "popular",

@@ -12,6 +12,7 @@ from sinks.statistics import Statistics
 from streams.batches import fold_event
 from streams.evaluation.texts import EncodedShop
 from streams.evaluation.timeline import Order, Step
+from streams.products import kinds_of
 from streams.profiles import fold, stable_hash
 from streams.rules import derivation_rules, fold_rules, weights
 from streams.settings import Settings
@@ -32,7 +33,10 @@ class History:
         self._offset = 0
         self._statistics = StatisticsFold(LikenessOfTexts(shop.catalogue.mean, shop.catalogue.vectors.get))
         for product in shop.catalogue.products.values():
-            self._statistics.relate(product.product_id, [*map(stable_hash, product.related)], product.ts or 0)
+            related = [*map(stable_hash, product.related)]
+            self._statistics.relate(
+                product.product_id, related, product.ts or 0, [*map(stable_hash, kinds_of(product))]
+            )
 
     def learn(self, step: Step) -> None:
         """Folds in what happened next. Steps come in the order of time."""

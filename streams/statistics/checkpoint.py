@@ -13,12 +13,13 @@ from sinks.scoring import PRIOR, Weights
 from sinks.statistics import NEIGHBOURS, RELATED
 from streams.statistics.columns import COUNTED
 from streams.statistics.fold import BOUGHT, Bounds, Order, Shopper, StatisticsFold
+from streams.statistics.kin import Kin
 from streams.statistics.learning import Learner
 from streams.statistics.pairs import Pairs
 from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
 
-_FORMAT: Final = 6
+_FORMAT: Final = 7
 
 
 _Pairs: TypeAlias = tuple[bytes, bytes, bytes, float]
@@ -46,6 +47,8 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     searchers: list[tuple[int, list[Click]]]
     announced: bytes
     related: list[tuple[int, bytes]]  # the row of a product, and the hashes of those that it names
+    kinds: dict[int, tuple[int, ...]]  # by the hash of a product
+    newest: dict[int, dict[str, int]]  # of each kind, and when they were announced
 
 
 def encode_fold(fold: StatisticsFold) -> bytes:
@@ -81,6 +84,8 @@ def encode_fold(fold: StatisticsFold) -> bytes:
             searchers=[(user, list(clicks)) for user, clicks in fold.searchers.all().items()],
             announced=columns.announced[:products].tobytes(),
             related=[(row, named.tobytes()) for row, named in fold.relations.named.items()],
+            kinds=fold.kin.kinds,
+            newest=fold.kin.newest,
         )
     )
 
@@ -126,6 +131,7 @@ def decode_fold(data: bytes, bounds: Bounds) -> StatisticsFold | None:
     fold.searchers = Searchers(bounds.users, dict(wire.searchers))
     columns.announced[:products] = np.frombuffer(wire.announced, np.int64)
     fold.relations = Relations({row: np.frombuffer(named, np.uint64) for row, named in wire.related})
+    fold.kin = Kin(2 * bounds.products, wire.kinds, wire.newest)
     fold.note_seen()
     return fold
 

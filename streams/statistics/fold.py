@@ -33,6 +33,7 @@ from sinks.scoring import (
 )
 from sinks.statistics import (
     NEVER,
+    NEWS_MS,
     RELATED,
     Neighbourhood,
     Statistics,
@@ -41,6 +42,7 @@ from sinks.statistics import (
 )
 from streams.profiles import stable_hash
 from streams.statistics.columns import Columns
+from streams.statistics.kin import Kin
 from streams.statistics.learning import Learner, probability_of
 from streams.statistics.pairs import Pairs
 from streams.statistics.relations import Relations
@@ -131,6 +133,7 @@ class StatisticsFold:
         self.clicks = Clicks(self._bounds.queries)
         self.searchers = Searchers(self._bounds.users)
         self.relations = Relations()
+        self.kin = Kin(2 * self._bounds.products)
         self.now = 0  # time of the newest event, ms
         self.refreshed_at = 0
         self.lines = 0  # folded in
@@ -141,6 +144,7 @@ class StatisticsFold:
         self._alike = no_neighbours(0)
         self._related = no_neighbours(0, 0)
         self._viewed = no_neighbours(0, 0)
+        self._kin = no_neighbours(0, 0)
         self._relations_changed = False
         self._hashes = np.zeros(0, np.uint64)  # of the ids of products
         self._seen: dict[int, None] = {}  # rows of what was bought or clicked, in that order
@@ -184,18 +188,21 @@ class StatisticsFold:
         self.searchers.add(user, Click(self.now, query, product))
         self.clicked += 1
 
-    def relate(self, product_id: str, related: Sequence[int], announced: int) -> bool:
+    def relate(self, product_id: str, related: Sequence[int], announced: int, kinds: Sequence[int] = ()) -> bool:
         """What the catalogue says that a product goes with, as 64-bit hashes of ids, known or not; and when it said so,
-        ms, or 0. Replaces what it said before. Whether that changes anything.
+        ms, or 0; and which brand and category it is of, as hashes. Replaces what it said before. Whether that changes
+        anything.
         """
+        of_a_kind = self.kin.put(stable_hash(product_id), product_id, kinds, announced)
+        self._relations_changed = self._relations_changed or of_a_kind
         row = self._row_of.get(product_id)
         named = np.unique(np.array(related, np.uint64))
         if row is None and not len(named):
-            return False
+            return of_a_kind
         row = self._row(product_id)
         before = self.relations.named.get(row)
         if np.array_equal(named, () if before is None else before) and self.columns.announced[row] == announced:
-            return False
+            return of_a_kind
         self.relations.put(row, named)
         self.columns.announced[row] = announced if len(named) else 0
         self._relations_changed = True
@@ -232,6 +239,7 @@ class StatisticsFold:
             alike=_widened(self._alike, products),
             related=_widened(self._related, products),
             viewed=_widened(self._viewed, products),
+            kin=_widened(self._kin, products),
             weights=Weights(*(part.copy() for part in self.learner.weights)),
             clicks=self.clicks.table(self.now),
         )
@@ -374,15 +382,16 @@ class StatisticsFold:
         if not products or not len(seen):
             return None
         together, alike = self._together.around(seen), self._alike.around(seen)
-        related = self._related.around(seen)[:products]
+        related, kin = self._related.around(seen)[:products], self._kin.around(seen)[:products]
         clicks = self.searchers.clicks(user)
         viewed = self._around_views(clicks, products)
-        near = (together > 0.0) | (alike > 0.0) | (related > 0.0) | (viewed > 0.0)
+        near = (together > 0.0) | (alike > 0.0) | (related > 0.0) | (kin > 0.0) | (viewed > 0.0)
         pool = self._pool(near, seen, others)
         new = new_features(
             together_of(together[pool], len(history)),
             likeness_of(alike[pool], len(history)),
             together_of(related[pool], len(history)),
+            together_of(kin[pool], len(history)),
             self.columns.products(pool, ts),
             self._searched(clicks, viewed, pool, ts),
         )
@@ -408,6 +417,7 @@ class StatisticsFold:
             np.zeros(len(pool)),
             likeness_of(alike[pool], len(before)),
             together_of(related[pool], len(before)),
+            np.zeros(len(pool)),
             self.columns.products(pool, ts),
             self._searched(before, viewed, pool, ts),
         )
@@ -488,10 +498,23 @@ class StatisticsFold:
 
     def _relate(self) -> None:
         """Takes the catalogue's word, and the similarities of the last refresh."""
+        lent_to = self._newest_of_kinds()
         self._relations_changed = False
         new = [stable_hash(product_id) for product_id in self.product_ids[len(self._hashes) :]]
         self._hashes = np.concatenate([self._hashes, np.array(new, np.uint64)])
         self._related = self.relations.neighbours(self._hashes, self._together)
+        sold = self.columns.first_sold[: len(self.product_ids)] != NEVER
+        self._kin = self.kin.neighbours(self._hashes, sold, lent_to, self._together)
+
+    def _newest_of_kinds(self) -> dict[str, int]:
+        """The rows of what its kind was announced of lately and nobody bought yet, new ones where there were none."""
+        rows = {}
+        for product_id, announced in self.kin.announced(self.now - NEWS_MS).items():
+            row = self._row(product_id)
+            if self.columns.first_sold[row] == NEVER:
+                self.columns.announced[row] = announced
+                rows[product_id] = row
+        return rows
 
     def _forget_products(self) -> None:
         """Keeps the products that sell best now, and leaves room for new ones."""
@@ -524,6 +547,7 @@ class StatisticsFold:
         self._alike = no_neighbours(0)
         self._related = no_neighbours(0, 0)
         self._viewed = no_neighbours(0, 0)
+        self._kin = no_neighbours(0, 0)
 
 
 def _clicked_in(clicks: Sequence[Click]) -> dict[int, None]:

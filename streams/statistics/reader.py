@@ -14,7 +14,7 @@ from encoders.text import normalise
 from sinks.clicks import query_hash
 from streams.events import InvalidEvent, check_key, decode_key, decode_product, decode_purchase, decode_search
 from streams.kafka import client_config
-from streams.products import related_of
+from streams.products import kinds_of, related_of
 from streams.profiles import stable_hash
 from streams.settings import Kafka, Topics
 from streams.statistics.merging import Merger
@@ -41,11 +41,12 @@ class Clicked(NamedTuple):
 
 
 class Related(NamedTuple):
-    """What the catalogue says that a product goes with, from now on: nothing, where it is deleted."""
+    """What the catalogue says that a product goes with and is of, from now on: nothing, where it is deleted."""
 
     product_id: str
     related: tuple[int, ...]  # 64-bit hashes of product ids
     announced: int  # ms; 0 where the catalogue doesn't say
+    kinds: tuple[int, ...] = ()  # 64-bit hashes of its brand and category
 
 
 Seen: TypeAlias = Bought | Clicked | Related
@@ -158,7 +159,8 @@ class EventReader:
             check_key(message.key(), product)
         except InvalidEvent:
             return None
-        return Related(product.product_id, tuple(map(stable_hash, related_of(product))), product.ts or 0)
+        related, kinds = (tuple(map(stable_hash, of(product))) for of in (related_of, kinds_of))
+        return Related(product.product_id, related, product.ts or 0, kinds)
 
     def _put(self, message: Message) -> None:
         at = (message.topic() or "", message.partition() or 0)

@@ -58,14 +58,15 @@ class Relations:
         adjacency = ((adjacency + adjacency.T) > 0).astype(np.float64)
         scale = sparse.diags(1.0 / np.sqrt(np.maximum(np.asarray(adjacency.sum(axis=1)).ravel(), 1.0)))
         direct = scale @ adjacency @ scale
-        propagated = direct @ _matrix(together, products)
+        propagated = direct @ matrix_of(together, products)
         # What goes with a product is near those that are bought together with it, and they with it.
         near = direct.maximum(_PROPAGATED * propagated).maximum(_PROPAGATED * propagated.T).tocsr()
         near.setdiag(0.0)
-        return _strongest(near)
+        return strongest(near)
 
 
-def _matrix(neighbours: Neighbourhood, products: int) -> sparse.csr_matrix:
+def matrix_of(neighbours: Neighbourhood, products: int) -> sparse.csr_matrix:
+    """Of so many products, of which the neighbourhood may know the first only."""
     rows, width = neighbours.rows.shape
     matrix = sparse.csr_matrix(
         (
@@ -78,7 +79,8 @@ def _matrix(neighbours: Neighbourhood, products: int) -> sparse.csr_matrix:
     return matrix
 
 
-def _strongest(near: sparse.csr_matrix) -> Neighbourhood:
+def strongest(near: sparse.csr_matrix) -> Neighbourhood:
+    """The largest of each row, [n, RELATED]."""
     near.eliminate_zeros()
     products = near.shape[0]
     found = no_neighbours(products, RELATED)

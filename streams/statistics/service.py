@@ -232,7 +232,7 @@ class _Keeping:
         changed = False
         for ts, one in seen:
             if isinstance(one, Related):
-                changed |= self._fold.relate(one.product_id, one.related, one.announced)
+                changed |= self._fold.relate(one.product_id, one.related, one.announced, one.kinds)
                 continue
             changed = True
             if isinstance(one, Bought):

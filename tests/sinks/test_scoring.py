@@ -47,7 +47,7 @@ def habits(**columns: list[float] | int) -> Habit:
 
 
 def test_there_is_a_weight_for_every_feature():
-    assert (len(PRIOR.new), len(PRIOR.bought)) == (len(NEW_TO_THE_PERSON), len(BOUGHT_BEFORE)) == (14, 14)
+    assert (len(PRIOR.new), len(PRIOR.bought)) == (len(NEW_TO_THE_PERSON), len(BOUGHT_BEFORE)) == (15, 14)
 
 
 def test_what_a_history_lends_is_worth_less_the_longer_the_history_is():
@@ -73,12 +73,15 @@ def test_a_product_that_is_new_to_somebody():
         surprise=[0.875],
     )
     searched = Searched(asked=np.array([0.75]), just_clicked=np.array([0.5]), viewed=np.array([0.375]))
-    (row,) = new_features(np.array([0.5]), np.array([0.25]), np.array([0.125]), product, searched).tolist()
+    (row,) = new_features(
+        np.array([0.5]), np.array([0.25]), np.array([0.125]), np.array([0.625]), product, searched
+    ).tolist()
     assert dict(zip(NEW_TO_THE_PERSON, row, strict=True)) == pytest.approx(
         {
             "together": 0.5,
             "likeness": 0.25,
             "related": 0.125,
+            "kin": 0.625,
             "viewed": 0.375,
             "sold_20": math.log(10),
             "sold_5": math.log(4),
@@ -96,9 +99,9 @@ def test_a_product_that_is_new_to_somebody():
 
 def test_a_product_of_which_nothing_is_known():
     (row,) = new_features(
-        np.zeros(1), np.zeros(1), np.zeros(1), products(never_sold=[1.0]), Searched.nothing(1)
+        np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1), products(never_sold=[1.0]), Searched.nothing(1)
     ).tolist()
-    assert row == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.15, 0.0, 1.0])
+    assert row == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.15, 0.0, 1.0])
 
 
 def test_a_product_that_somebody_bought_before():
@@ -165,5 +168,5 @@ def test_every_score_is_a_number(together, sold, buyers, since, times, recency, 
         later_lines=lines,
     )
     near = together_of(np.array([together]), orders)
-    assert np.isfinite(new_features(near, near, near, product, Searched(near, near, near)) @ PRIOR.new).all()
+    assert np.isfinite(new_features(near, near, near, near, product, Searched(near, near, near)) @ PRIOR.new).all()
     assert np.isfinite(bought_features(near, near, product, habit) @ PRIOR.bought).all()

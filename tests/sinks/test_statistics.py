@@ -126,7 +126,7 @@ def same(a: Statistics, b: Statistics) -> None:
         "popular",
     ):
         assert getattr(a, name).tolist() == getattr(b, name).tolist(), name
-    parts = [(*one.together, *one.alike, *one.related, *one.viewed, *one.weights) for one in (a, b)]
+    parts = [(*one.together, *one.alike, *one.related, *one.viewed, *one.kin, *one.weights) for one in (a, b)]
     for ours, theirs in zip(*parts, strict=True):
         assert ours.tolist() == theirs.tolist()
 
@@ -138,7 +138,9 @@ def test_bytes_and_back():
     same(decode_statistics(encode_statistics(SHOP)), SHOP)
     related = statistics_of(["tea", "cup"], NOW, related={("tea", "cup"): 0.5}, announced={"cup": 17})
     same(decode_statistics(encode_statistics(related)), related)
-    viewed = statistics_of(["tea", "cup"], NOW, viewed={("tea", "cup"): 0.25}, clicked={"cup": 1})
+    viewed = statistics_of(
+        ["tea", "cup"], NOW, viewed={("tea", "cup"): 0.25}, kin={("tea", "cup"): 0.75}, clicked={"cup": 1}
+    )
     same(decode_statistics(encode_statistics(viewed)), viewed)
     assert decode_statistics(encode_statistics(SHOP)).first_sold.tolist()[3] == NEVER
 
@@ -169,11 +171,11 @@ def test_what_is_not_readable_is_refused_in_words(data):
 
 def test_another_format_is_refused_by_its_number():
     wire = msgspec.msgpack.decode(encode_statistics(SHOP))
-    with pytest.raises(ValueError, match="are of format 7, and this version reads 5"):
+    with pytest.raises(ValueError, match="are of format 7, and this version reads 6"):
         decode_statistics(msgspec.msgpack.encode([7, *wire[1:]]))
 
 
 def test_weights_of_other_features_are_refused():
     wire = msgspec.msgpack.decode(encode_statistics(SHOP))
-    with pytest.raises(ValueError, match="this version reads 5"):
+    with pytest.raises(ValueError, match="this version reads 6"):
         decode_statistics(msgspec.msgpack.encode([*wire[:-2], wire[-2][:-8], wire[-1]]))

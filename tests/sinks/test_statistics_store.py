@@ -40,7 +40,7 @@ def statistics_of(*product_ids: str) -> Statistics:
     counts = np.arange(len(product_ids), dtype=np.float32)
     none = no_neighbours(len(product_ids))
     first = np.zeros(len(product_ids), np.int64)
-    return Statistics(7, product_ids, first, first, *[counts] * 7, *[none] * 4)
+    return Statistics(7, product_ids, first, first, *[counts] * 7, *[none] * 5)
 
 
 async def put(
