@@ -47,6 +47,8 @@ def retrain(settings: Settings, models: ModelsFolder, asked: Asked, report: Repo
     Raises TrainingError, ModelError, HistoryGone, KafkaUnreachable, QdrantUnreachable, ClickException, and what a
     replay raises. What was done until then counts when it is called again.
     """
+    from encoders.training.pairs import OtherTraining
+
     began = time.monotonic()
     now = in_service(settings)
     if now is None:
@@ -58,7 +60,7 @@ def retrain(settings: Settings, models: ModelsFolder, asked: Asked, report: Repo
     if task is not None:
         try:
             outcome = _Retraining(settings, models, generation, task, asked.threads, report).outcome()
-        except HistoryGone:  # what it was to learn from can't be read again
+        except (HistoryGone, OtherTraining):  # what it was to learn from can't be had again
             models.abandon(task)
             task = None
     if outcome is None:
@@ -135,12 +137,12 @@ class _Retraining:
 
     def _make_model(self) -> None:
         """Step 3. What would only fail again is given up, and remembered."""
-        from encoders.training.pairs import NoMemory, TrainingError, Unwritable
+        from encoders.training.pairs import NoMemory, OtherTraining, TrainingError, Unwritable
 
         use_threads(self._threads)
         try:
             self._train()
-        except (Unwritable, NoMemory):  # with more room it goes on
+        except (Unwritable, NoMemory, OtherTraining):  # with more room it goes on; or it begins anew
             raise
         except TrainingError as error:
             failed = outcome_of("failed", str(error), self._generation.name, drift=self._task.drift)

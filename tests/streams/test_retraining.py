@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from encoders.protocol import TextKind
-from encoders.training.pairs import Examples, NoMemory, Pair, TrainingError, Unwritable
+from encoders.training.pairs import Examples, NoMemory, OtherTraining, Pair, TrainingError, Unwritable
 from sinks.collections import Generation, Model
 from streams.commands import deciding, main, retraining
 from streams.commands.deciding import Asked, Decided
@@ -154,14 +154,22 @@ def test_when_somebody_let_readers_see_another_model_it_is_given_up(run: Run) ->
     assert not run.models.path(f"{TASK.name}.partial").exists()
 
 
-def test_what_it_was_to_learn_from_is_gone_so_it_looks_anew(run: Run) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [HistoryGone("records are gone (retention)"), OtherTraining(Path("20260101-000000.partial"))],
+    ids=["the history is gone", "another version began it"],
+)
+def test_what_it_was_to_learn_from_cannot_be_had_again_so_it_looks_anew(failure: Exception, run: Run) -> None:
     def gone(*_: object) -> None:
-        raise HistoryGone("records are gone (retention)")
+        raise failure
 
     run.trains(gone)
+    run.models.path(f"{TASK.name}.partial").mkdir()
     run("parent")
     assert run.steps == ["looks anew"]
     assert run.models.task() is None
+    assert run.models.attempts() == []
+    assert not run.models.path(f"{TASK.name}.partial").exists()
 
 
 BETTER = Measure("query", "mrr", True, 0.5, 0.6, Interval(0.1, 0.05, 0.15))
