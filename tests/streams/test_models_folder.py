@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from encoders.training.pairs import Unwritable
+from encoders.training.whole_files import replace_whole
 from sinks.collections import Built, Generation, Model
 from streams.evaluation.bootstrap import Interval
 from streams.evaluation.comparison import Measure
+from streams.rollout import models_folder
 from streams.rollout.drift import Drift
 from streams.rollout.judgement import GOOD_FOR_MS, Judgement, in_words, keep, kept
 from streams.rollout.models_folder import AtWork, ModelsFolder
@@ -55,6 +58,33 @@ def test_a_task_is_there_until_its_outcome_is(tmp_path: Path) -> None:
         assert (models.task(), models.last()) == (None, outcome())
         assert {path.name for path in models.folder.iterdir()} == {"lock", "last.json"}
         assert models.attempts() == []
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_killed_while_the_outcome_is_recorded_it_is_recorded_by_the_next_run(
+    written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many files; at the last the task is still there, whose end is told twice and counts once."""
+    models = ModelsFolder(tmp_path)
+    models.begin(task())
+    left = [*range(written)]
+
+    def replace(path: Path, write: Callable[[Path], object]) -> None:
+        left.pop()
+        replace_whole(path, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models_folder, "replace_whole", replace)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        try:
+            models.finish(outcome(), task())
+        except IndexError:
+            assert written < 2
+    assert models.task() == task()
+    models.finish(outcome(), task())
+    assert (models.task(), models.last()) == (None, outcome())
+    assert [attempt.task for attempt in models.attempts()] == [task()]
+    assert {path.name for path in tmp_path.iterdir()} == {"attempts.json", "last.json"}
 
 
 def test_a_disk_that_is_full_leaves_a_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
