@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ from qdrant_client import AsyncQdrantClient
 from sinks.collections import Generation, read_generation
 from sinks.generations import StillServed, drop_generation, serve, served_generation
 from streams.existing import ASKED, UnknownGeneration, open_existing
-from streams.generations import group_of
+from streams.generations import group_of, statistics_group_of
 from streams.inventory import Reached, Who, reached
 from streams.kafka import KafkaUnreachable, answered, connect_admin
 from streams.lag import waiting
@@ -159,30 +160,29 @@ async def require_unused(settings: Settings, client: AsyncQdrantClient, name: st
 
 
 async def drop(settings: Settings, client: AsyncQdrantClient, name: str) -> None:
-    """Deletes a generation, and the offsets of its group: nothing but a replay brings it back.
+    """Deletes a generation, and the offsets of its groups: nothing but a replay brings it back.
 
-    The group goes first, since Kafka refuses to delete one that has members: so nobody writes what is deleted. Safe
-    to repeat after a crash. Raises as `require_unused`, and PermanentSinkError.
+    That of its workers goes first, since Kafka refuses to delete one that has members: so nobody writes what is
+    deleted. Safe to repeat after a crash. Raises as `require_unused`, and PermanentSinkError.
     """
     await require_unused(settings, client, name)
-    await asyncio.to_thread(_delete_group, settings, connect_admin(settings.kafka), name)
+    await asyncio.to_thread(_delete_groups, settings, connect_admin(settings.kafka), name)
     await drop_generation(client, name, retry=ASKED)
 
 
-def _delete_group(settings: Settings, admin: AdminClient, name: str) -> None:
-    group = group_of(name)
-
-    def delete() -> None:
+def _delete_groups(settings: Settings, admin: AdminClient, name: str) -> None:
+    def delete(group: str) -> None:
         admin.delete_consumer_groups([group], request_timeout=REQUEST_SECONDS)[group].result()
 
-    try:
-        answered(delete, settings.kafka)
-    except KafkaException as error:
-        code = error.args[0].code()
-        if code == KafkaError.NON_EMPTY_GROUP:
-            raise _in_use(name, "somebody has just come") from None
-        if code != KafkaError.GROUP_ID_NOT_FOUND:  # nobody has ever committed anything
-            raise
+    for group in (group_of(name), statistics_group_of(name)):
+        try:
+            answered(partial(delete, group), settings.kafka)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.NON_EMPTY_GROUP:
+                raise _in_use(name, "somebody has just come") from None
+            if code != KafkaError.GROUP_ID_NOT_FOUND:  # nobody has ever committed anything
+                raise
 
 
 def _in_use(name: str, who: str) -> GenerationInUse:
