@@ -20,6 +20,7 @@ _FIELDS: Final = {
     # A qdrant.UpsertPoints, and its qdrant.PointStruct.
     "Upsert": (("points", 3, "Point", True),),
     "Point": (("id", 1, ".qdrant.PointId", False), ("payload", 3, "bytes", True), ("vectors", 4, "Vectors", False)),
+    "Entry": (("key", 1, "string", False), ("value", 2, "bytes", False)),  # of a payload
     "Vectors": (("vector", 1, "Vector", False), ("vectors", 2, "NamedVectors", False)),
     "NamedVectors": (("vectors", 1, "NamedVector", True),),
     "NamedVector": (("key", 1, "string", False), ("value", 2, "Vector", False)),
@@ -57,6 +58,7 @@ Message: TypeAlias = Any
 """One of the messages above: protobuf makes their classes at run time."""
 
 Point: Final[Message] = _CLASS["Point"]
+Entry: Final[Message] = _CLASS["Entry"]
 Vectors: Final[Message] = _CLASS["Vectors"]
 KeptVectors: Final[Message] = _CLASS["KeptVectors"]
 

@@ -265,21 +265,20 @@ def _stored(entries: Iterable[bytes], vectors: bytes, layout: Layout) -> dict[st
     payload: dict[str, Json] = {}
     packed = []
     for content in entries:
-        entry = _Entry.FromString(content)
-        if entry.key in layout.open_fields or (
-            len(content) >= LONG_STRING_BYTES and entry.value.WhichOneof("kind") == "string_value"
-        ):
-            payload[entry.key] = plain_value(entry.value)
+        entry = messages.Entry.FromString(content)
+        key: str = entry.key
+        if key in layout.open_fields or (len(content) >= LONG_STRING_BYTES and entry.value.startswith(_STRING)):
+            payload[key] = plain_value(wire.Value.FromString(entry.value))
         else:
             packed.append(content)
-        if entry.key == PACKED:
+        if key == PACKED:
             raise invalid(f"no payload field can have the name {PACKED!r}")
     if packed or vectors:
         payload[PACKED] = Contents(b"".join([_FIELD + _varint(len(one)) + one for one in packed]), vectors).packed()
     return payload
 
 
-_Entry = wire.PointStruct.PayloadEntry
+_STRING = b"\x22"  # Value.string_value
 _FIELD = b"\x12"  # RetrievedPoint.payload and ScoredPoint.payload
 
 
