@@ -14,7 +14,6 @@ from qdrant_client import AsyncQdrantClient, models
 
 from sinks.collections import Generation, products_collection, profiles_collection
 from sinks.generations import list_generations, served_generation
-from sinks.profiles import ProfileStore
 from sinks.retry import until_answered
 from streams.existing import ASKED
 from streams.generations import group_of
@@ -139,13 +138,6 @@ async def _listed(
 ) -> Listed:
     name, model = generation.name, generation.model
     deleted = models.FieldCondition(key="deleted", match=models.MatchValue(value=True))
-    profiles = ProfileStore(client, profiles_collection(name), cached_bytes=0, retry=ASKED)
-    products = await until_answered(
-        lambda: client.count(products_collection(name), models.Filter(must_not=[deleted]), exact=True),
-        doing="counting products",
-        collection=products_collection(name),
-        retry=ASKED,
-    )
     return Listed(
         name=name,
         served=served is not None and name == served.name,
@@ -155,14 +147,27 @@ async def _listed(
         replayed=generation.replayed,
         built_at=generation.built.at_ms if generation.built is not None else None,
         from_ms=generation.from_ms,
-        profiles=await profiles.count(),
-        products=products.count,
+        profiles=await _count(client, profiles_collection(name), models.Filter()),
+        products=await _count(client, products_collection(name), models.Filter(must_not=[deleted])),
         group=group_of(name),
         lag=found.lag if found is not None else None,
         members=found.members if found is not None else None,
         who=found.who if found is not None else None,
         differs=_differences(settings, generation, served),
     )
+
+
+async def _count(client: AsyncQdrantClient, collection: str, counted: models.Filter) -> int:
+    """0 where there is no such collection: a drop was interrupted."""
+    there = await until_answered(
+        lambda: client.collection_exists(collection), doing="a look-up", collection=collection, retry=ASKED
+    )
+    if not there:
+        return 0
+    found = await until_answered(
+        lambda: client.count(collection, counted, exact=True), doing="counting", collection=collection, retry=ASKED
+    )
+    return found.count
 
 
 def _differences(settings: Settings, generation: Generation, served: Generation | None) -> dict[str, Difference]:

@@ -325,6 +325,18 @@ def test_a_generation_is_dropped_with_its_groups_and_only_where_nobody_needs_it(
     assert f"there is no generation '{second}'" in err
 
 
+def test_a_drop_that_was_cut_off_hides_no_generation_and_is_repeated(shop: Shop, afterglow: Run) -> None:
+    first, second, _ = shop.names
+    shop.make(first, users=1, serve_it=True)
+    shop.make(second, users=2)
+    shop.ask(lambda client: client.delete_collection(f"profiles--{second}"))
+    code, out, err = afterglow("generations", "--json")
+    assert code == 0, err
+    assert {name: one["profiles"] for name, one in listed(out).items() if name in shop.names} == {first: 1, second: 0}
+    assert afterglow("generations", "drop", second, "--yes")[0] == 0
+    assert second not in listed(afterglow("generations", "--json")[1])
+
+
 def test_without_kafka_it_lists_and_rolls_back_all_the_same_and_drops_nothing(shop: Shop, afterglow: Run) -> None:
     first, second, _ = shop.names
     shop.make(first, serve_it=True)
