@@ -16,7 +16,8 @@ from streams.products import kinds_of
 from streams.profiles import fold, stable_hash
 from streams.rules import derivation_rules, fold_rules, weights
 from streams.settings import Settings
-from streams.statistics.fold import Coverage, StatisticsFold
+from streams.statistics.coverage import Coverage, coverage_of
+from streams.statistics.fold import StatisticsFold
 from streams.statistics.likeness import LikenessOfTexts
 
 
@@ -82,7 +83,7 @@ class History:
     def coverage(self, places: int) -> Coverage:
         """As `afterglow status` says it."""
         rules = self._listing
-        return self._statistics.coverage(places, exposure=rules.exposure, exclude_bought=rules.exclude_bought)
+        return coverage_of(self._statistics, places, exposure=rules.exposure, exclude_bought=rules.exclude_bought)
 
     def tastes(self, states: Sequence[ProfileState], at: int) -> list[Taste]:
         catalogue = self.shop.catalogue

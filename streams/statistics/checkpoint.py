@@ -12,12 +12,13 @@ from scipy import sparse
 from sinks.scoring import PRIOR, Weights
 from sinks.statistics import NEIGHBOURS, RELATED
 from streams.statistics.columns import COUNTED
-from streams.statistics.fold import BOUGHT, Bounds, Order, Shopper, StatisticsFold
+from streams.statistics.fold import Bounds, Order, StatisticsFold
 from streams.statistics.kin import Kin
 from streams.statistics.learning import Learner
 from streams.statistics.pairs import Pairs
 from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
+from streams.statistics.shoppers import BOUGHT, Shopper
 
 _FORMAT: Final = 7
 

@@ -7,10 +7,8 @@ whatever comes.
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,7 +19,6 @@ from sinks.scoring import (
     BOUGHT_BEFORE,
     DAY_MS,
     UNSURE_CLICKS,
-    Habit,
     Searched,
     Weights,
     asked_of,
@@ -47,6 +44,7 @@ from streams.statistics.learning import Learner, probability_of
 from streams.statistics.pairs import Pairs
 from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
+from streams.statistics.shoppers import BOUGHT, Shopper, habit_of
 
 Rows = NDArray[np.int64]
 Likeness = Callable[[Sequence[str]], Neighbourhood]
@@ -62,12 +60,8 @@ _LIST: Final = 20  # products of a list, where it is counted what would be shown
 _BEST: Final = 200  # of the products new to a user, so many of the best-scored are learned from
 _RANDOM: Final = 20  # and so many others
 _POPULAR: Final = 200
-_LISTED: Final = 1000  # people whose lists are made to see what all of them show
 _VISIT_MS: Final = 3_600_000  # clicks of one visit; 30 days are worth as much (game-searches)
 _INTEREST_MS: Final = 30 * DAY_MS  # half-life of a searcher's earlier queries
-BOUGHT = np.dtype(
-    [("row", "<i4"), ("times", "<i4"), ("recency", "<f4"), ("first", "<i4"), ("last", "<i4"), ("last_ts", "<i8")]
-)
 
 
 class Bounds(NamedTuple):
@@ -80,17 +74,6 @@ class Bounds(NamedTuple):
     queries: int = 50_000
 
 
-@dataclass(slots=True)
-class Shopper:
-    """One user of the sample. `bought` has a row a product; orders are counted from 1."""
-
-    bought: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, BOUGHT))
-    orders: int = 0
-    repeats: int = 0
-    later_lines: int = 0
-    last_ts: int = 0
-
-
 class Order(NamedTuple):
     id: int
     ts: int
@@ -98,20 +81,13 @@ class Order(NamedTuple):
     came: int  # the newest event's time by then
 
 
-class _Offered(NamedTuple):
+class Offered(NamedTuple):
     """What might be shown to one user, and what speaks for it."""
 
     pool: Rows  # new to the user
     new: NDArray[np.float64]  # [pool, `NEW_TO_THE_PERSON`]
     seen: Rows  # bought before
     again: NDArray[np.float64]  # [seen, `BOUGHT_BEFORE`]
-
-
-class Coverage(NamedTuple):
-    """Which products are in anybody's list, of how many lists."""
-
-    rows: Rows
-    lists: int
 
 
 class StatisticsFold:
@@ -244,33 +220,12 @@ class StatisticsFold:
             clicks=self.clicks.table(self.now),
         )
 
-    def coverage(self, places: int, *, exposure: float, exclude_bought: bool) -> Coverage:
-        """What people would be shown now, in lists of so many places: of a thousand of them, the same ones each time
-        (those with the lowest hashes). `exposure` is what being shown to others costs, by `RankingRules`.
-
-        By what is known here: products that nobody bought, found by their text alone, aren't among it.
-        """
-        self.columns.decay(self.now)
-        known = self.users if self.lines else self.searchers.all()
-        out = np.zeros(len(self.product_ids), np.bool_)
-        lists = 0
-        shown = shown_in_a_thousand(self.columns.shown, self.columns.lists)
-        cost = exposure * np.log1p(shown.astype(np.float64))
+    def offered_to(self, user: int) -> Offered | None:
+        """What somebody might be shown now; None where nothing is known that could be."""
         nobody = np.zeros(0, np.int64)
-        for user in heapq.nsmallest(_LISTED, known):
-            if self.lines:
-                offered = self._offered(user, self.users[user], nobody, self.now)
-            else:
-                offered = self._offered_to_searcher(user, nobody, self.now)
-            if offered is None:
-                continue
-            rows, scores = offered.pool, offered.new @ self.learner.weights.new
-            if not exclude_bought:
-                rows = np.concatenate([rows, offered.seen])
-                scores = np.concatenate([scores, offered.again @ self.learner.weights.bought])
-            out[rows[_highest(scores - cost[rows], places)]] = True
-            lists += 1
-        return Coverage(np.flatnonzero(out), lists)
+        if self.lines:
+            return self._offered(user, self.users[user], nobody, self.now)
+        return self._offered_to_searcher(user, nobody, self.now)
 
     def _advance(self, ts: int) -> None:
         if not self.now:
@@ -353,7 +308,7 @@ class StatisticsFold:
         if offered is None:
             return
         scores = offered.new @ self.learner.weights.new
-        best = _highest(scores, _BEST)
+        best = highest(scores, _BEST)
         again = offered.again @ self.learner.weights.bought
         self._count_shown(np.concatenate([offered.pool[best], offered.seen]), np.concatenate([scores[best], again]), ts)
         self._note_foretold(offered.pool, scores, self._among(offered.pool, ordered), ts)
@@ -371,10 +326,10 @@ class StatisticsFold:
         scores = offered.new @ self.learner.weights.new
         self._note_foretold(offered.pool, scores, offered.pool == clicked, self.now)
         sample = self._among(offered.pool, others)
-        sample[_highest(scores, _BEST)] = True
+        sample[highest(scores, _BEST)] = True
         self.learner.learn_new(offered.new[sample], offered.pool[sample] == clicked)
 
-    def _offered(self, user: int, shopper: Shopper, others: Rows, ts: int) -> _Offered | None:
+    def _offered(self, user: int, shopper: Shopper, others: Rows, ts: int) -> Offered | None:
         """What might be shown to somebody, `others` among it, by the similarities of the last refresh."""
         history = shopper.bought["row"].astype(np.int64)
         products = len(self._together.rows)
@@ -401,9 +356,9 @@ class StatisticsFold:
             self.columns.products(seen, ts),
             habit_of(shopper, history < products, ts),
         )
-        return _Offered(pool, new, seen, again)
+        return Offered(pool, new, seen, again)
 
-    def _offered_to_searcher(self, user: int, others: Rows, ts: int) -> _Offered | None:
+    def _offered_to_searcher(self, user: int, others: Rows, ts: int) -> Offered | None:
         """The same, to somebody who only searches."""
         before = self.searchers.clicks(user)
         products = len(self._alike.rows)
@@ -421,7 +376,7 @@ class StatisticsFold:
             self.columns.products(pool, ts),
             self._searched(before, viewed, pool, ts),
         )
-        return _Offered(pool, new, seen[:0], np.zeros((0, len(BOUGHT_BEFORE))))
+        return Offered(pool, new, seen[:0], np.zeros((0, len(BOUGHT_BEFORE))))
 
     def _some_others(self, products: int) -> Rows:
         return self._chance.integers(0, products, _RANDOM) if products else np.zeros(0, np.int64)
@@ -470,7 +425,7 @@ class StatisticsFold:
         self.columns.add("taken", rows[taken], ts)
 
     def _count_shown(self, rows: Rows, scores: NDArray[np.float64], ts: int) -> None:
-        self.columns.add("shown", rows[_highest(scores, _LIST)], ts)
+        self.columns.add("shown", rows[highest(scores, _LIST)], ts)
         self.columns.lists += self.columns.gain("shown", ts)
 
     def refresh(self) -> None:
@@ -483,7 +438,7 @@ class StatisticsFold:
         self._together = self.pairs.neighbours(products, self.now)
         self._viewed = self.views.neighbours(products, self.now) if self.clicked else no_neighbours(products, 0)
         popular = self.columns.sold_5 if self.lines else self.columns.clicked
-        self._popular = _highest(popular[:products], _POPULAR)
+        self._popular = highest(popular[:products], _POPULAR)
         self._alike = self._alike_now()
         self._relate()
 
@@ -561,23 +516,9 @@ def _widened(neighbours: Neighbourhood, products: int) -> Neighbourhood:
     return Neighbourhood(*(np.concatenate(parts) for parts in zip(neighbours, more, strict=True)))
 
 
-def _highest(scores: NDArray[np.float64], at_most: int) -> Rows:
+def highest(scores: NDArray[np.float64], at_most: int) -> Rows:
     """Where the highest scores are, in no order."""
     if len(scores) <= at_most:
         return np.arange(len(scores))
     found: Rows = np.argpartition(scores, -at_most)[-at_most:]
     return found
-
-
-def habit_of(shopper: Shopper, which: NDArray[np.bool_], ts: int) -> Habit:
-    """What a user did with those of the products they bought."""
-    bought = shopper.bought[which]
-    return Habit(
-        times=bought["times"].astype(np.float64),
-        recency=bought["recency"] * ORDER_DECAY ** (shopper.orders - bought["last"]),
-        orders_since_first=(shopper.orders - bought["first"]).astype(np.float64),
-        since_ms=np.maximum(ts - bought["last_ts"], 0).astype(np.float64),
-        orders=shopper.orders,
-        repeats=shopper.repeats,
-        later_lines=shopper.later_lines,
-    )

@@ -29,6 +29,7 @@ from streams.generations import generation_in_force, statistics_group_of
 from streams.kafka import KafkaUnreachable, answered, connect_admin
 from streams.settings import Settings
 from streams.statistics.checkpoint import decode_fold, encode_fold
+from streams.statistics.coverage import coverage_of
 from streams.statistics.fold import Bounds, StatisticsFold
 from streams.statistics.likeness import COMPARED, LikenessOfTexts
 from streams.statistics.reader import Bought, EventReader, Related, Seen
@@ -264,7 +265,7 @@ class _Keeping:
         fold, rules = self._fold, self._rules
         if self._covered_of != (of := (fold.refreshed_at, fold.refreshed_lines)):
             coverage = await asyncio.to_thread(
-                fold.coverage, rules.candidates, exposure=rules.exposure, exclude_bought=rules.exclude_bought
+                coverage_of, fold, rules.candidates, exposure=rules.exposure, exclude_bought=rules.exclude_bought
             )
             available = await self._vectors.count_available([fold.product_ids[row] for row in coverage.rows.tolist()])
             self._covered, self._covered_of = _Covered(available, coverage.lists), of

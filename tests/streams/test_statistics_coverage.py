@@ -18,6 +18,7 @@ from streams.evaluation.timeline import timeline
 from streams.events import Product, Purchase
 from streams.profiles import stable_hash
 from streams.settings import load
+from streams.statistics.coverage import coverage_of
 from streams.statistics.fold import StatisticsFold
 
 DAY = 86_400_000
@@ -68,13 +69,13 @@ def clicked(*clicks: tuple[str, str]) -> StatisticsFold:
 
 def test_where_people_only_search_their_lists_count() -> None:
     folding = clicked(("ann", "tent"), ("ben", "lamp"), ("cat", "lamp"), ("cat", "mug"))
-    coverage = folding.coverage(1, exposure=0.0, exclude_bought=False)
+    coverage = coverage_of(folding, 1, exposure=0.0, exclude_bought=False)
     assert coverage.lists == 3
     assert {folding.product_ids[row] for row in coverage.rows} <= {"tent", "lamp", "mug"}
 
 
 def test_of_nobody_there_are_no_lists() -> None:
-    coverage = StatisticsFold().coverage(20, exposure=0.13, exclude_bought=False)
+    coverage = coverage_of(StatisticsFold(), 20, exposure=0.13, exclude_bought=False)
     assert (coverage.rows.tolist(), coverage.lists) == ([], 0)
 
 
@@ -85,6 +86,6 @@ def test_looking_changes_nothing_of_what_is_learned() -> None:
             order = stable_hash(str(purchase.order_id))
             folding.purchase(stable_hash(purchase.user_id), purchase.product_id, order, purchase.ts)
         if at % 100 == 0:
-            looked.coverage(5, exposure=0.13, exclude_bought=True)
+            coverage_of(looked, 5, exposure=0.13, exclude_bought=True)
     assert looked.learner.weights.new.tolist() == pytest.approx(not_looked.learner.weights.new.tolist(), abs=1e-9)
     assert looked.statistics().shown.tolist() == pytest.approx(not_looked.statistics().shown.tolist())
