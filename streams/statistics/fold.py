@@ -169,15 +169,20 @@ class StatisticsFold:
         ms, or 0; and which brand and category it is of, as hashes. Replaces what it said before. Whether that changes
         anything.
         """
-        of_a_kind = self.kin.put(stable_hash(product_id), product_id, kinds, announced)
-        self._relations_changed = self._relations_changed or of_a_kind
         row = self._row_of.get(product_id)
+        of_a_kind = self.kin.put(stable_hash(product_id), product_id, kinds, announced)
+        if row is not None and self.columns.first_sold[row] != NEVER:
+            of_a_kind = False  # what counts for its kinds is seen at the next refresh
+        elif kinds and announced <= max(self.now - NEWS_MS, 0):
+            of_a_kind = False  # nor is it lent anything
+        self._relations_changed = self._relations_changed or of_a_kind
         named = np.unique(np.array(related, np.uint64))
         if row is None and not len(named):
             return of_a_kind
         row = self._row(product_id)
         before = self.relations.named.get(row)
-        if np.array_equal(named, () if before is None else before) and self.columns.announced[row] == announced:
+        as_before = np.array_equal(named, () if before is None else before)
+        if as_before and (not len(named) or self.columns.announced[row] == announced):
             return of_a_kind
         self.relations.put(row, named)
         self.columns.announced[row] = announced if len(named) else 0

@@ -20,7 +20,7 @@ from scipy import sparse
 from sinks.statistics import NEIGHBOURS, Neighbourhood, no_neighbours
 
 _HALF_LIFE_MS: Final = 90 * 86_400_000.0
-_SHRUNK: Final = 0.3  # in buyers of one thing; 1 and .1 find less of what is new (online-retail: -.002, -.001)
+_SHRUNK: Final = 0.3  # in buyers of one thing; 1 and .1 find less of what is new (online-retail: by .002)
 _KEPT: Final = 4  # times as many pairs kept of a product as neighbours: others may become some
 _GATHERED: Final = 1_000_000  # pairs that wait until they are added up
 _ROWS_AT_ONCE: Final = 512  # bounds the memory of a refresh, and keeps it in cache

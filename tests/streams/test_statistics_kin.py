@@ -126,6 +126,13 @@ def test_what_is_gone_is_lent_nothing_any_more() -> None:
     assert kin(folding.statistics()) == {}
 
 
+def test_a_product_that_sells_or_is_old_changes_nothing_by_being_told_again() -> None:
+    folding = a_shop()
+    assert not tell(folding, Product("tent", "x", category="Camping", price=3.0, ts=START + 6 * DAY))
+    assert not tell(folding, Product("old", "x", category="Camping"))
+    assert not tell(folding, Product("old", "x", category="Tea", ts=START - 40 * DAY))
+
+
 def test_of_a_kind_the_eight_newest_are_lent_to() -> None:
     folding = a_shop()
     for number in range(20):
