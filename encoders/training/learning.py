@@ -20,7 +20,7 @@ from encoders.training.batches import Batch, Batches
 from encoders.training.choice import worth
 from encoders.training.journal import Journal
 from encoders.training.kinds import Kinds, kinds_of
-from encoders.training.measure import UNLISTED, Catalogue, Judged, Vectors, catalogue_of, judge
+from encoders.training.measure import UNLISTED, Catalogue, Judged, Vectors, catalogue_of, centre, judge
 from encoders.training.model_card import Evaluated
 from encoders.training.network import TrainableModel
 from encoders.training.objective import Objective, centred
@@ -100,7 +100,8 @@ class Learner:
         """What these find."""
         kinds = None
         if options.kinds:
-            kinds = kinds_of(catalogue.product_ids, catalogue.centred, examples.categories, options.seed)
+            centred_vectors = centre(catalogue.vectors, catalogue.mean)
+            kinds = kinds_of(catalogue.product_ids, centred_vectors, examples.categories, options.seed)
         self._kind_of = {} if kinds is None else kinds.of
         self._objective = _objective(options, kinds).to(self._model.device)
         self._optimiser = torch.optim.AdamW(
@@ -246,10 +247,9 @@ class Learner:
             into, rows = torch.tensor(bags, device=device).T
             asked = asked.index_add(0, into, vectors[rows])
         asked = torch.nn.functional.normalize(asked, dim=1)
-        mean = self._mean.to(device)
         loss: Tensor = self._objective(
-            centred(asked, mean),
-            centred(vectors[: len(batch.products)], mean),
+            centred(asked, self._mean.to(device)),
+            vectors[: len(batch.products)],
             torch.from_numpy(batch.right).to(device),
             torch.from_numpy(batch.masked).to(device),
             torch.from_numpy(batch.weights).to(device),

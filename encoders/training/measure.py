@@ -1,7 +1,8 @@
 """How well a model's vectors alone find what was clicked or bought next. Pure.
 
 The ranking is that of a search by text, and of one profile vector: unit(Σ w v) of the left side's vectors, centred by
-the catalogue's mean, and the products by the cosine of their centred vectors. No words, clicks, popularity.
+the catalogue's mean, and the products by the cosine of their vectors, which are stored as they are. No words, clicks,
+popularity.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Judged(NamedTuple):
 
 
 class Catalogue:
-    """The products' vectors, centred, and what is needed to ask them."""
+    """The products' vectors, and what is needed to ask them."""
 
     def __init__(self, product_ids: Sequence[str], vectors: Vectors, listed: frozenset[str]) -> None:
         """`vectors` are unit, [n, d], parallel to `product_ids`."""
@@ -93,12 +94,11 @@ class Catalogue:
         self.rows = {product_id: row for row, product_id in enumerate(product_ids)}
         self.vectors = vectors
         self.mean = mean_of(vectors)
-        self.centred = centre(vectors, self.mean)
         self.listed = np.array([product_id in listed for product_id in product_ids])
 
     def scores(self, asked: Vectors) -> Vectors:
-        """Cosines [m, n] to unit vectors [m, d] that are not centred yet; `UNLISTED` for what may not be listed."""
-        scores: Vectors = centre(asked, self.mean) @ self.centred.T
+        """Cosines [m, n] to unit vectors [m, d] once these are centred; `UNLISTED` for what may not be listed."""
+        scores: Vectors = centre(asked, self.mean) @ self.vectors.T
         scores[:, ~self.listed] = UNLISTED
         return scores
 

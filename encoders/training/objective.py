@@ -65,7 +65,7 @@ class Objective(nn.Module):
 
 
 def centred(vectors: Tensor, mean: Tensor) -> Tensor:
-    """Unit vectors of `vectors - mean`, [n, d]: what is compared when serving."""
+    """Unit vectors of `vectors - mean`, [n, d]: what asks when serving, of products that are stored as they are."""
     return F.normalize(vectors - mean, dim=1)
 
 
