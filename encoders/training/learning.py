@@ -17,7 +17,7 @@ from encoders.recipe import Recipe
 from encoders.training.adversary import Adversary
 from encoders.training.augmentation import Augmentation
 from encoders.training.batches import Batch, Batches
-from encoders.training.choice import worth
+from encoders.training.choice import gain, worth
 from encoders.training.journal import Journal
 from encoders.training.kinds import Kinds, kinds_of
 from encoders.training.measure import UNLISTED, Catalogue, Judged, Vectors, catalogue_of, centre, judge
@@ -125,15 +125,17 @@ class Learner:
         mean: Weights = self.parent
         history = [Evaluated(0, 0.0, self.base.measured())]
         now = highest = self._worth(self.base)
+        gained, gained_at = gain(self.base, self.base), 0
         if state is not None:
             self.load(state["weights"])
             self._objective.load_state_dict(state["objective"])
             self._optimiser.load_state_dict(state["optimiser"])
             step, now, highest = state["step"], state["now"], state["highest"]
+            gained, gained_at = state["gained"], state["gained_at"]
             best_step, best, mean, history = Learned.of(state)
             self._catalogue()
         losses: list[float] = []
-        while step < options.steps and step - best_step < options.patience * options.evaluate_every:
+        while step < options.steps and step - gained_at < options.patience * options.evaluate_every:
             report(
                 f"training: on the validation {now:.3f} times as good as before, {highest:.3f} at best",
                 step,
@@ -147,6 +149,8 @@ class Learner:
             now, loss, losses = self._worth(judged), float(np.mean(losses)), []
             if now > highest:
                 highest, best_step, best = now, step, weights
+            if (now_gained := gain(judged, self.base)) > gained:
+                gained, gained_at = now_gained, step
             mean = {name: mean[name] + (weight - mean[name]) / len(history) for name, weight in weights.items()}
             history.append(Evaluated(step, loss, judged.measured()))
             journal.write(step, loss, history[-1].validation)
@@ -159,6 +163,8 @@ class Learner:
                     "optimiser": self._optimiser.state_dict(),
                     "now": now,
                     "highest": highest,
+                    "gained": gained,
+                    "gained_at": gained_at,
                 }
             )
         return Learned(best_step, best, mean, history)

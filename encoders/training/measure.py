@@ -84,6 +84,11 @@ class Judged(NamedTuple):
             *(Figure(found.probes, found.recall) for found in self.purchases.values()),
         ]
 
+    def overall(self) -> list[Figure]:
+        """Those of the group "all"."""
+        found = (self.queries.get("all"), self.purchases.get("all"))
+        return Judged(*({} if one is None else {"all": one} for one in found)).figures()
+
 
 class Catalogue:
     """The products' vectors, and what is needed to ask them."""

@@ -10,7 +10,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Rates are those of AdamW; `warm_up` is the share of the steps in which the rate rises, `temperature` where the
     learning of it begins, `bag` how many of what a customer had bought a step looks at. Validation is every
-    `evaluate_every` steps, and training ends when `patience` of them in turn were no better.
+    `evaluate_every` steps, and training ends when `patience` of them in turn found no more of all that is asked.
     """
 
     tune: str = "top-3"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from encoders.protocol import TextKind
 from encoders.training.augmentation import Augmentation
 from encoders.training.batches import Batches
-from encoders.training.choice import simplest, worth
+from encoders.training.choice import gain, simplest, worth
 from encoders.training.kinds import kinds_of
 from encoders.training.measure import Catalogue, Found, Judged, Score, judge, measure
 from encoders.training.objective import Objective, contrast
@@ -94,6 +94,16 @@ def test_worth_is_how_many_times_as_good_by_customer() -> None:
     ratio = 0.15 * 5  # a hundredth is added to both sides
     assert parts == pytest.approx([1.0 / ratio, 0.01 / ratio, 0.01 / ratio, 0.01 / ratio])
     assert worth(judged([0.14] * 5), judged([0.14] * 5), probes).sum() == pytest.approx(1.0)
+
+
+def test_what_there_is_to_gain_is_told_by_all_that_was_asked() -> None:
+    def found(values: float) -> Found:
+        return Found(np.arange(30), np.full(30, values), np.full(30, values))
+
+    base = Judged({"all": found(0.49), "tail": found(0.2)}, {"all": found(0.04)})
+    now = Judged({"all": found(0.59), "tail": found(0.0)}, {"all": found(0.09)})
+    assert gain(now, base) == pytest.approx((0.60 / 0.50 + 0.10 / 0.05) / 2)  # a hundredth is added to both sides
+    assert gain(base, base) == 1.0
 
 
 def test_groups_of_few_probes_do_not_count() -> None:
