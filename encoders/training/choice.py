@@ -49,6 +49,18 @@ def gain(judged: Judged, base: Judged) -> float:
     return float(np.mean(ratios))
 
 
+def is_harmless(judged: Judged, base: Judged) -> bool:
+    """Whether no group of enough probes finds less than by `base`.
+
+    What is worth more in sum can be worth less in the long tail: by that even what is worth most is turned down.
+    """
+    return all(
+        now.values.mean() >= before.values.mean()
+        for now, before in zip(judged.figures(), base.figures(), strict=True)
+        if len(now.probes) >= FEWEST_PROBES
+    )
+
+
 def simplest(worths: Sequence[NDArray[np.float64]]) -> int:
     """The first that isn't worse than the best by more than a standard error of what lies between them.
 

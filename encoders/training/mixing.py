@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from encoders.training.choice import simplest, worth
+from encoders.training.choice import is_harmless, simplest, worth
 from encoders.training.learning import Learned, Learner, Report, Weights
 
 _SHARES: Final = (0.25, 0.5, 0.75, 1.0)
@@ -28,17 +28,20 @@ def mix(learner: Learner, learned: Sequence[Learned], report: Report) -> Kept:
 
     Between the parent's weights and tuned ones what is rare gets worse later than what is frequent gets better
     (Wortsman et al. 2022, arXiv 2109.01903), and a mean over the way there keeps less of what the last steps chased
-    after (Izmailov et al. 2018, arXiv 1803.05407). Which of them is kept: `encoders.training.choice.simplest`.
+    after (Izmailov et al. 2018, arXiv 1803.05407). Which of them is kept: of those that harm no group,
+    `encoders.training.choice.simplest`.
     """
     ways = {True: average([one.mean for one in learned]), False: average([one.best for one in learned])}
     candidates = [Kept(0.0, averaged=False)]
     worths = [worth(learner.base, learner.base, learner.probes)]
-    for share in _SHARES:
+    for place, share in enumerate(_SHARES):
         for averaged, weights in ways.items():
-            report("mixing with the parent", len(worths) - 1, len(_SHARES) * len(ways))
+            report("mixing with the parent", place * len(ways), len(_SHARES) * len(ways))
             learner.load(_between(learner.parent, weights, share))
-            candidates.append(Kept(share, averaged))
-            worths.append(worth(learner.judge(), learner.base, learner.probes))
+            judged = learner.judge()
+            if is_harmless(judged, learner.base):
+                candidates.append(Kept(share, averaged))
+                worths.append(worth(judged, learner.base, learner.probes))
     kept = candidates[simplest(worths)]
     learner.load(_between(learner.parent, ways[kept.averaged], kept.share))
     return kept

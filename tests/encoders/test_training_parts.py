@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from encoders.protocol import TextKind
 from encoders.training.augmentation import Augmentation
 from encoders.training.batches import Batches
-from encoders.training.choice import gain, simplest, worth
+from encoders.training.choice import gain, is_harmless, simplest, worth
 from encoders.training.kinds import kinds_of
 from encoders.training.measure import Catalogue, Found, Judged, Score, judge, measure
 from encoders.training.objective import Objective, contrast
@@ -112,6 +112,18 @@ def test_groups_of_few_probes_do_not_count() -> None:
     base = Judged({"all": of_all, "tail": Found(rare, np.ones(2), np.ones(2))}, {})
     worse = Judged({"all": of_all, "tail": Found(rare, np.zeros(2), np.zeros(2))}, {})
     assert worth(worse, base, probes).sum() == pytest.approx(1.0)
+
+
+def test_what_finds_less_of_any_group_is_harmful_whatever_it_is_worth() -> None:
+    def found(probes: int, value: float) -> Found:
+        return Found(np.arange(probes), np.full(probes, value), np.full(probes, value))
+
+    base = Judged({"all": found(30, 0.2), "tail": found(25, 0.2), "unseen_queries": found(3, 0.2)}, {})
+    assert is_harmless(base, base)
+    assert is_harmless(base._replace(queries={**base.queries, "unseen_queries": found(3, 0.0)}), base)  # says nothing
+    assert not is_harmless(
+        base._replace(queries={**base.queries, "all": found(30, 0.9), "tail": found(25, 0.19)}), base
+    )
 
 
 def test_of_what_is_as_good_the_simplest_is_kept() -> None:
