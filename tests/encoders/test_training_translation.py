@@ -13,7 +13,7 @@ from encoders.training.translation import there_and_back
 
 
 def translator(folder: Path, tokenizer: Path, words: dict[str, str]) -> Path:
-    """A model that says these words so."""
+    """A model that says these words so. Each is a word of the tokenizer: pieces of one are put together otherwise."""
     torch.manual_seed(1)
     texts = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer), pad_token="[PAD]", eos_token="[SEP]")
     sizes = {"d_model": 32, "d_ff": 32, "d_kv": 16, "num_layers": 1, "num_heads": 2, "vocab_size": len(texts)}
@@ -38,8 +38,8 @@ def translator(folder: Path, tokenizer: Path, words: dict[str, str]) -> Path:
 def test_what_comes_back_is_another_way_to_say_it(chinese_bert: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     tokenizer = chinese_bert / "tokenizer.json"
-    there = translator(tmp_path / "there", tokenizer, {"wireless": "akku", "cable": "casque", "usb": "usb"})
-    back = translator(tmp_path / "back", tokenizer, {"akku": "audio", "casque": "typed", "usb": "usb"})
+    there = translator(tmp_path / "there", tokenizer, {"wireless": "seven", "cable": "casque", "usb": "usb"})
+    back = translator(tmp_path / "back", tokenizer, {"seven": "audio", "casque": "typed", "usb": "usb"})
     told: list[tuple[int, int]] = []
     found = there_and_back(
         ["wireless", "cable", "usb"], there, back, device="cpu", report=lambda _, done, of: told.append((done, of))
