@@ -217,7 +217,6 @@ def _stages(running: Machine, options: Options, sides: _Sides) -> Iterator[Row]:
             name=f"worker live, mostly distinct users: {stage}",
             value=share * cpu,
             unit="µs an event",
-            note=f"{share:.1%}",
         )
 
 
