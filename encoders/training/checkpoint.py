@@ -44,6 +44,10 @@ class Checkpoint:
                 {**state, "fingerprint": self._fingerprint, "seed": seed, "finished": [dict(one) for one in finished]},
             )
 
+    def is_left(self) -> bool:
+        """Whether this training was begun before, and did not end."""
+        return self._state is not None
+
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
 

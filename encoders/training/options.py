@@ -41,3 +41,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     patience: int = 3
     half: bool = False
     seed: int = 1
+
+    def recorded(self) -> dict[str, str | int | float | bool]:
+        """As a model card has them."""
+        recorded: dict[str, str | int | float | bool] = msgspec.to_builtins(self)
+        return recorded

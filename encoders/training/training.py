@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 
 import msgspec
 import torch
+from torch import Tensor
 
 from encoders.recipe import identity, locate, read_recipe
 from encoders.training.as_served import measured_as_served
@@ -21,7 +23,7 @@ from encoders.training.files import names_of, publish, save_model
 from encoders.training.journal import Journal
 from encoders.training.learning import Learned, Learner, Report
 from encoders.training.mixing import Kept, average, mix
-from encoders.training.model_card import Measurement, ModelCard, Parent, licence_of
+from encoders.training.model_card import Measurement, ModelCard, Parent, licence_of, read_card
 from encoders.training.options import Options
 from encoders.training.pairs import Examples, NoMemory, Seen, TrainingError, sampled
 
@@ -66,6 +68,7 @@ def train(
     The weights of the best validation are kept (`encoders.training.choice`). `out` must not exist; it appears whole, or
     not at all. What a killed training had done up to its last evaluation is in `out` + ".partial", and the same call
     goes on from there: same options, examples and parent give the same weights as without the kill, up to float noise.
+    Where it was killed when `out` was there already, the same call tidies up, and gives what the model card says.
 
     `companions` and `rewritten` are as `encoders.training.augmentation.Augmentation` takes them; the former are used
     where the options say so.
@@ -80,16 +83,16 @@ def train(
     folder, name = locate(parent)
     recipe = read_recipe(folder, query_prefix=query_prefix, product_prefix=product_prefix)
     from_ = Parent(name, identity(folder, recipe), parent)
-    seen = Seen(examples.pairs)
     unfinished = out.with_name(f"{out.name}.partial")
-    with working_on(unfinished, out):
-        if out.exists():
-            raise TrainingError(f"{out} exists: give --out the name of a folder that doesn't")
+    with working_on(unfinished, out), _memory_of(device):
         checkpoint = Checkpoint(unfinished, fingerprint(examples, from_, options, rewritten or {}))
-        report("measuring the model as it is", 0, 1)
-        before = measured_as_served(folder, recipe, examples, seen, device)
-        augmentation = Augmentation((companions or {}) if options.augment else None, rewritten or {})
-        try:
+        if out.exists():
+            card = _finished(out, checkpoint, from_, options)
+        else:
+            seen = Seen(examples.pairs)
+            report("measuring the model as it is", 0, 1)
+            before = measured_as_served(folder, recipe, examples, seen, device)
+            augmentation = Augmentation((companions or {}) if options.augment else None, rewritten or {})
             with Journal(tensorboard) as journal:
                 learner, learned = _learned(
                     lambda options: Learner(examples, seen, folder, recipe, options, device, augmentation),
@@ -99,47 +102,49 @@ def train(
                     journal,
                 )
             kept = _kept(learner, learned, options, report)
-        except torch.OutOfMemoryError as error:
-            raise NoMemory(
-                f"no memory is left on {device}: a smaller --batch needs less, and so does --tune top-1 "
-                f"({str(error).splitlines()[0]})"
-            ) from error
-        steps = max(one.history[-1].step if kept.averaged else one.best_step for one in learned) if kept.share else 0
-        made = unfinished / "model"
-        names = names_of(folder)
-        weights = {key: value for key, value in learner.merged().items() if names is None or _is_among(key, names)}
-        with writing(made):
-            save_model(folder, weights, made)
-        report("measuring the tuned model", 0, 1)
-        after = measured_as_served(made, recipe, examples, seen, device)
-        card = ModelCard(
-            name=out.name,
-            parent=from_,
-            licence=licence_of(folder),
-            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            data=dict(examples.facts),
-            options=msgspec.to_builtins(options),
-            steps=steps,
-            share=kept.share,
-            averaged=kept.averaged,
-            before=before,
-            after=after,
-            history=[one for some in learned for one in some.history],
-        )
-        with writing(out):
-            publish(made, out, card)
+            made = unfinished / "model"
+            with writing(made):
+                save_model(folder, _weights(learner, names_of(folder)), made)
+            report("measuring the tuned model", 0, 1)
+            after = measured_as_served(made, recipe, examples, seen, device)
+            card = _card(out.name, from_, licence_of(folder), examples, options, learned, kept, before, after)
+            with writing(out):
+                publish(made, out, card)
         checkpoint.remove()
     return TrainingResult(
         folder=str(out),
         identity=identity(out, recipe),
         parent=from_,
-        steps=steps,
-        share=kept.share,
-        averaged=kept.averaged,
+        steps=card.steps,
+        share=card.share,
+        averaged=card.averaged,
         seconds=time.monotonic() - began,
-        before=before,
-        after=after,
+        before=card.before,
+        after=card.after,
     )
+
+
+@contextmanager
+def _memory_of(device: str) -> Iterator[None]:
+    """Raises NoMemory where torch finds none."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise NoMemory(
+            f"no memory is left on {device}: a smaller --batch needs less, and so does --tune top-1 "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _finished(out: Path, checkpoint: Checkpoint, parent: Parent, options: Options) -> ModelCard:
+    """The card of `out`, where it is what this training had made when it was killed.
+
+    Raises TrainingError where it is anything else.
+    """
+    card = read_card(out)
+    if card is None or not checkpoint.is_left() or (card.parent, card.options) != (parent, options.recorded()):
+        raise TrainingError(f"{out} exists: give --out the name of a folder that doesn't")
+    return card
 
 
 def _learned(
@@ -166,6 +171,38 @@ def _kept(learner: Learner, learned: Sequence[Learned], options: Options, report
         return mix(learner, learned, report)
     learner.load(average([one.best for one in learned]))
     return Kept(1.0 if any(one.best_step for one in learned) else 0.0, averaged=False)
+
+
+def _weights(learner: Learner, names: set[str] | None) -> dict[str, Tensor]:
+    """Those that the parent's folder has as well; all where `names` is None."""
+    return {key: value for key, value in learner.merged().items() if names is None or _is_among(key, names)}
+
+
+def _card(
+    name: str,
+    parent: Parent,
+    licence: str,
+    examples: Examples,
+    options: Options,
+    learned: Sequence[Learned],
+    kept: Kept,
+    before: Measurement,
+    after: Measurement,
+) -> ModelCard:
+    return ModelCard(
+        name=name,
+        parent=parent,
+        licence=licence,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        data=dict(examples.facts),
+        options=options.recorded(),
+        steps=max(one.history[-1].step if kept.averaged else one.best_step for one in learned) if kept.share else 0,
+        share=kept.share,
+        averaged=kept.averaged,
+        before=before,
+        after=after,
+        history=[one for some in learned for one in some.history],
+    )
 
 
 def _check(examples: Examples, options: Options) -> None:

@@ -23,9 +23,10 @@ from encoders.errors import ModelError
 from encoders.protocol import TextKind
 from encoders.recipe import read_recipe
 from encoders.text import clean
-from encoders.training import checkpoint, objective, training
+from encoders.training import as_served, checkpoint, objective, training
 from encoders.training.adversary import Adversary
 from encoders.training.files import load_state, save_state
+from encoders.training.learning import Learner
 from encoders.training.model_card import read_card
 from encoders.training.network import TrainableModel
 from encoders.training.pairs import Examples, NoMemory, OtherTraining, Pair, Probe, TrainingError, Unwritable
@@ -157,6 +158,31 @@ def test_a_training_that_is_killed_goes_on_and_ends_the_same(chinese_bert: Path,
     for name, weight in weights_of(out).items():
         torch.testing.assert_close(weight, weights_of(tmp_path / "whole")[name], atol=1e-5, rtol=1e-4)
     assert not (tmp_path / "killed.partial").exists()
+
+
+def test_killed_when_its_folder_was_there_it_tidies_up(chinese_bert: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+
+    def killed(_: checkpoint.Checkpoint) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoint, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained(chinese_bert, out)
+    assert {path.name for path in tmp_path.iterdir()} >= {"tuned", "tuned.partial"}
+    made = weights_of(out)
+    with pytest.raises(OtherTraining):
+        trained(chinese_bert, out, msgspec.structs.replace(QUICK, seed=2))
+
+    result = trained(chinese_bert, out)
+    card = read_card(out)
+    assert card is not None
+    assert (result.steps, result.share, result.after) == (card.steps, card.share, card.after)
+    assert all(torch.equal(made[name], weight) for name, weight in weights_of(out).items())
+    assert not (tmp_path / "tuned.partial").exists()
+    with pytest.raises(TrainingError, match="tuned exists"):
+        trained(chinese_bert, out)
 
 
 def test_two_at_once_do_not_make_one_folder(chinese_bert: Path, tmp_path: Path) -> None:
@@ -325,11 +351,14 @@ def test_a_loss_that_is_no_number_ends_it(chinese_bert: Path, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_memory_on_the_device_is_said(chinese_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of", [(objective, "contrast"), (as_served, "measure"), (Learner, "judge")])
+def test_no_memory_on_the_device_is_said(
+    of: tuple[object, str], chinese_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(objective, "contrast", full)
+    monkeypatch.setattr(*of, full)
     with pytest.raises(NoMemory, match=r"no memory is left on cpu: a smaller --batch needs less"):
         trained(chinese_bert, tmp_path / "tuned")
     assert not (tmp_path / "tuned").exists()
