@@ -54,7 +54,8 @@ logger = logging.getLogger("afterglow.keeper")
 
 SWEPT_AT_ONCE: Final = 512
 _REST: Final = 4  # while events come, times as long as it took to refresh some: a fifth of the time is for candidates
-_REFRESHED_AT_ONCE: Final = 8  # candidates take milliseconds a user, and events wait meanwhile
+_REFRESHED_AT_ONCE: Final = 128  # then it is looked again whether events have come
+_REFRESHED_AMONG_EVENTS: Final = 8
 _SEEN_TO_SECONDS: Final = 30.0  # for how long it is taken for known what other generations have seen to
 _WORTH_A_SNAPSHOT: Final = 64  # users whose candidates are due
 
@@ -179,7 +180,7 @@ class Keeper:
             self._updater.statistics = await self._statistics.get()
         while left:
             began = time.monotonic()
-            some = _REFRESHED_AT_ONCE if busy() else SWEPT_AT_ONCE
+            some = _REFRESHED_AMONG_EVENTS if busy() else _REFRESHED_AT_ONCE
             await self._updater.refresh(left[:some], snapshot)
             left = left[some:]
             if busy():

@@ -38,13 +38,16 @@ class Intake(Generic[Event]):
         self._events.append(event)
         self._changed.set()
 
-    async def take(self, at_most: int, linger_seconds: float) -> list[Event]:
-        """All events that have come, in order, at least one; waits a little for company unless there is plenty."""
+    async def take(self, at_most: int, linger_seconds: Callable[[], float]) -> list[Event]:
+        """All events that have come, in order, at least one; waits a little for company unless there is plenty.
+
+        How long is asked when the first one is there.
+        """
         while not self._events:
             self._changed.clear()
             await self._changed.wait()
         if len(self._events) < at_most:
-            await asyncio.sleep(linger_seconds)
+            await asyncio.sleep(linger_seconds())
         taken = [self._events.popleft() for _ in range(min(at_most, len(self._events)))]
         self._room.set()
         return taken

@@ -42,6 +42,8 @@ from streams.records import Record, dead_letter
 from streams.turns import Turn, Turns
 
 _LEAST_CHUNK_USERS: Final = 16  # a call costs as much as ten profiles in it
+_PUT_OFF_USERS: Final = 64
+_PUT_OFF_AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,13 @@ class _Refresh(NamedTuple):
     due: bool  # those that are due; the others are put off
     all: bool = False  # every one, and everything else that is derived too
     snapshot: CatalogueSnapshot | None = None  # looked in for what is near, instead of asking Qdrant
+
+
+class _Lane(NamedTuple):
+    """Chunks on their way. Work that was put off has a lane of its own: events don't queue behind it."""
+
+    users: int  # most of a chunk
+    places: asyncio.Semaphore
 
 
 class _Plan(NamedTuple):
@@ -117,9 +126,9 @@ class Updater:
         self._derivation = derivation
         self._ranking = ranking
         self._refresh = refresh
-        self._chunk_users = chunk_users
         self._writes_in_flight = writes_in_flight
-        self._in_flight = asyncio.Semaphore(writes_in_flight)
+        self._events = _Lane(chunk_users, asyncio.Semaphore(writes_in_flight))
+        self._put_off = _Lane(min(chunk_users, _PUT_OFF_USERS), asyncio.Semaphore(_PUT_OFF_AT_ONCE))
         self._turns = Turns()
         self._clock = clock
         self.mean: Vector = np.zeros(0, np.float32)
@@ -162,20 +171,19 @@ class Updater:
         Safe for profiles whose partition another worker owns: the writes are conditional like any other. Where they
         are many, their candidates are put off.
         """
-        inline = len(point_ids) <= self._refresh.inline_users
-        await self._in_chunks({id_: [] for id_ in point_ids}, _Refresh(due=inline))
+        await self._without_events(point_ids, _Refresh(due=len(point_ids) <= self._refresh.inline_users))
 
     async def refresh(self, point_ids: Sequence[str], snapshot: CatalogueSnapshot | None = None) -> None:
         """Does what was put off for these profiles: settles, and derives candidates anew. As safe as `settle`.
 
         A `snapshot` is looked in for what is near, instead of asking Qdrant.
         """
-        await self._in_chunks({id_: [] for id_ in point_ids}, _Refresh(due=True, snapshot=snapshot))
+        await self._without_events(point_ids, _Refresh(due=True, snapshot=snapshot))
         self.figures.refreshed += len(point_ids)
 
     async def rederive(self, point_ids: Sequence[str], snapshot: CatalogueSnapshot | None = None) -> None:
         """Derives everything readers see anew for these profiles, whether or not anything has changed."""
-        await self._in_chunks({id_: [] for id_ in point_ids}, _Refresh(due=True, all=True, snapshot=snapshot))
+        await self._without_events(point_ids, _Refresh(due=True, all=True, snapshot=snapshot))
         self.figures.refreshed += len(point_ids)
 
     async def _in_their_turn(
@@ -184,20 +192,23 @@ class Updater:
         """An event folded in before an earlier one of its user would make that one look applied."""
         if before is not None:
             await before.over()
-        await self._in_chunks(users, refresh)
-
-    async def _in_chunks(self, users: Mapping[str, list[Understood]], refresh: _Refresh) -> None:
-        waiting = list(users.items())
         # A small batch is cut as well: while Qdrant writes one part of it, the next is folded.
-        size = min(self._chunk_users, max(_LEAST_CHUNK_USERS, -(-len(waiting) // self._writes_in_flight)))
-        chunks = [dict(waiting[start : start + size]) for start in range(0, len(waiting), size)]
-        async with asyncio.TaskGroup() as tasks:
-            for chunk in chunks:
-                tasks.create_task(self._until_written(chunk, refresh))
+        size = max(_LEAST_CHUNK_USERS, -(-len(users) // self._writes_in_flight))
+        await self._in_chunks(users, refresh, self._events._replace(users=min(self._events.users, size)))
 
-    async def _until_written(self, users: dict[str, list[Understood]], refresh: _Refresh) -> None:
+    async def _without_events(self, point_ids: Sequence[str], refresh: _Refresh) -> None:
+        await self._in_chunks({id_: [] for id_ in point_ids}, refresh, self._put_off)
+
+    async def _in_chunks(self, users: Mapping[str, list[Understood]], refresh: _Refresh, lane: _Lane) -> None:
+        waiting = list(users.items())
+        async with asyncio.TaskGroup() as tasks:
+            for start in range(0, len(waiting), lane.users):
+                chunk = dict(waiting[start : start + lane.users])
+                tasks.create_task(self._until_written(chunk, refresh, lane))
+
+    async def _until_written(self, users: dict[str, list[Understood]], refresh: _Refresh, lane: _Lane) -> None:
         """Steps 3 to 5 for one chunk of users, again for those of whom somebody else has written meanwhile."""
-        async with self._in_flight:
+        async with lane.places:
             while users:
                 writes = await self._fold(users, refresh)
                 outcome = await self._profiles.write(writes)

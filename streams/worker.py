@@ -58,6 +58,9 @@ BATCHES_AT_ONCE: Final = 3
 """One is made ready, one is folded in, and of one the last part is being stored."""
 
 TOPIC_CHECK_SECONDS: Final = 1.0
+_FETCHED_SECONDS: Final = 0.002
+"""In so much time whatever Faust has fetched is handed over."""
+
 _GENERATION_CHECK_SECONDS: Final = 1.0
 _GROUP_CHECK_SECONDS: Final = 0.5
 _SAY_EVERY_SECONDS: Final = 10.0
@@ -178,8 +181,12 @@ class _Worker:
             prepare: Callable[[Sequence[Record]], Awaitable[Ready]],
             apply: Callable[[Ready], Awaitable[None]],
         ) -> Pipeline[EventT[bytes], Ready]:
+            # Where nothing is at work there is nothing to be gained by waiting for company.
+            def wait() -> float:
+                return linger if running.busy else min(linger, _FETCHED_SECONDS)
+
             async def take() -> Sequence[EventT[bytes]]:
-                events = await intake.take(batch_events, linger)
+                events = await intake.take(batch_events, wait)
                 watch.taken()
                 return events
 
@@ -194,7 +201,8 @@ class _Worker:
                     event.ack()
                 watch.acknowledged()
 
-            return Pipeline(take, prepare=prepared, apply=apply, acknowledge=acknowledge, at_once=BATCHES_AT_ONCE)
+            running = Pipeline(take, prepare=prepared, apply=apply, acknowledge=acknowledge, at_once=BATCHES_AT_ONCE)
+            return running
 
         self._event_pipeline: Pipeline[EventT[bytes], Batch] = pipeline(
             self._events, self._event_watch, keeper.prepare_events, keeper.apply_events

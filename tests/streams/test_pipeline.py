@@ -39,7 +39,7 @@ def pipeline_of(
     intake: Intake[int], recorder: Recorder, batch_events: int = 3, at_once: int = 2
 ) -> Pipeline[int, list[int]]:
     return Pipeline(
-        lambda: intake.take(batch_events, 0.001),
+        lambda: intake.take(batch_events, lambda: 0.001),
         prepare=recorder.prepare,
         apply=recorder.apply,
         acknowledge=recorder.acknowledge,
@@ -159,6 +159,16 @@ async def test_a_full_intake_makes_its_producer_wait():
     third = asyncio.create_task(intake.put(3))
     await asyncio.sleep(0.01)
     assert not third.done()
-    assert await intake.take(1, 0.0) == [1]
+    assert await intake.take(1, lambda: 0.0) == [1]
     await third
-    assert await intake.take(10, 0.0) == [2, 3]
+    assert await intake.take(10, lambda: 0.0) == [2, 3]
+
+
+async def test_how_long_to_wait_for_company_is_asked_when_the_first_event_is_there():
+    intake = Intake[int](10)
+    waits = [5.0]
+    taking = asyncio.create_task(intake.take(10, lambda: waits[-1]))
+    await asyncio.sleep(0.01)
+    waits.append(0.0)
+    await intake.put(1)
+    assert await asyncio.wait_for(taking, 4.0) == [1]

@@ -448,6 +448,19 @@ async def test_a_large_batch_puts_candidates_off_and_the_sweep_makes_them(shop: 
     assert await worker.profiles.due([0], NOW, 10) == []
 
 
+async def test_events_do_not_queue_behind_what_was_put_off(shop: Shop):
+    worker = shop.worker(inline_users=0)
+    await all_products(worker)
+    await fold(worker, *(purchase(f"user {number}", "oven") for number in range(80)))
+    catching_up = asyncio.create_task(worker.updater.refresh(await worker.profiles.due([0], NOW, 100)))
+    await asyncio.sleep(0)
+    await fold(worker, purchase("gil", "tin"))
+    written = worker.updater.figures.profiles_written
+    assert written < 80 + 1 + 40
+    await catching_up
+    assert worker.updater.figures.profiles_written == 80 + 1 + 80
+
+
 async def test_what_a_replay_puts_off_is_derived_by_the_sweep_from_the_same_ledger(shop: Shop):
     worker = shop.worker(inline_users=0)
     await all_products(worker)
