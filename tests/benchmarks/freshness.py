@@ -82,9 +82,12 @@ class Watch:
         return self._running.take(events, per_second=per_second)
 
     def freshness(self, events: Sequence[Event], per_second: float) -> list[float]:
-        """Seconds from sent to readable, of some of the events, evenly chosen. Returns when these are readable."""
+        """Seconds from sent to readable, of some of the events, evenly chosen after the first second, or the first half
+        where that is shorter. Returns when these are readable.
+        """
         every = max(1, round(per_second / _WATCHED_A_SECOND))
-        unwatched = round(per_second * _STARTING_SECONDS / every)
+        count = len(events) // every
+        unwatched = min(round(per_second * _STARTING_SECONDS / every), count // 2)
         watched: deque[_Watched] = deque()
         number = 0
 
@@ -97,7 +100,7 @@ class Watch:
                 watched.append(_Watched(self._ids.user(event.user_id), event.topic, nth, time.perf_counter()))
 
         with sending(self._running.settings, events, per_second, note):
-            return asyncio.run(self._seen(watched, len(events) // every - unwatched))
+            return asyncio.run(self._seen(watched, count - unwatched))
 
     async def _seen(self, watched: deque[_Watched], count: int) -> list[float]:
         client = connected(self._running.settings)
