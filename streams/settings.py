@@ -241,14 +241,18 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """One Faust worker."""
 
     batch_events: Annotated[int, _is("Most events of a batch.", "events", ge=1, le=1_000_000)] = 2048
-    linger: Annotated[Duration, _is("How long a batch waits for more events.", "duration")] = Duration(20)
+    linger: Annotated[Duration, _is("How long a batch waits for more events while another is at work.", "duration")] = (
+        Duration(20)
+    )
     buffer_events: Annotated[int, _is("Events read ahead.", "events", ge=1, le=10_000_000)] = 8192
     chunk_users: Annotated[int, _is("Profiles of one write.", "users", ge=1, le=4096)] = 128
     inline_users: Annotated[
         int,
         _is("Batches of at most so many users derive candidates at once; larger ones put it off.", "users", ge=0),
     ] = 8
-    writes_in_flight: Annotated[int, _is("Writes under way at once.", "writes", ge=1, le=64)] = 3
+    writes_in_flight: Annotated[
+        int, _is("Writes of events under way at once; of what was put off, two more.", "writes", ge=1, le=64)
+    ] = 3
     profile_cache: Annotated[int, _is("Memory for profiles just read or written.", "bytes", ge=0)] = 134_217_728
     cached_products: Annotated[int, _is("Products kept in memory.", "products", ge=0)] = 100_000
     sweep_interval: Annotated[Duration, _is("How often work that was put off is looked for.", "duration")] = Duration(

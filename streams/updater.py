@@ -42,8 +42,11 @@ from streams.records import Record, dead_letter
 from streams.turns import Turn, Turns
 
 _LEAST_CHUNK_USERS: Final = 16  # a call costs as much as ten profiles in it
-_PUT_OFF_USERS: Final = 64
-_PUT_OFF_AT_ONCE: Final = 2
+PUT_OFF_USERS: Final = 64
+"""Most profiles of one write of what was put off."""
+
+PUT_OFF_AT_ONCE: Final = 2
+"""So many of these writes are under way at once, besides those of events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class Updater:
         self._refresh = refresh
         self._writes_in_flight = writes_in_flight
         self._events = _Lane(chunk_users, asyncio.Semaphore(writes_in_flight))
-        self._put_off = _Lane(min(chunk_users, _PUT_OFF_USERS), asyncio.Semaphore(_PUT_OFF_AT_ONCE))
+        self._put_off = _Lane(min(chunk_users, PUT_OFF_USERS), asyncio.Semaphore(PUT_OFF_AT_ONCE))
         self._turns = Turns()
         self._clock = clock
         self.mean: Vector = np.zeros(0, np.float32)

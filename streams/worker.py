@@ -58,12 +58,10 @@ BATCHES_AT_ONCE: Final = 3
 """One is made ready, one is folded in, and of one the last part is being stored."""
 
 TOPIC_CHECK_SECONDS: Final = 1.0
-_FETCHED_SECONDS: Final = 0.002
-"""In so much time whatever Faust has fetched is handed over."""
-
 _GENERATION_CHECK_SECONDS: Final = 1.0
 _GROUP_CHECK_SECONDS: Final = 0.5
 _SAY_EVERY_SECONDS: Final = 10.0
+_HANDED_OVER_SECONDS: Final = 0.002  # in this time the agent has what Faust fetched
 
 
 class WorkerFailed(RuntimeError):
@@ -183,7 +181,7 @@ class _Worker:
         ) -> Pipeline[EventT[bytes], Ready]:
             # Where nothing is at work there is nothing to be gained by waiting for company.
             def wait() -> float:
-                return linger if running.busy else min(linger, _FETCHED_SECONDS)
+                return linger if running.busy else min(linger, _HANDED_OVER_SECONDS)
 
             async def take() -> Sequence[EventT[bytes]]:
                 events = await intake.take(batch_events, wait)

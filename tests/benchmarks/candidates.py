@@ -21,14 +21,14 @@ from benchmarks.vectors import KnownTexts, made, real
 from sinks.collections import products_collection
 from sinks.retry import RetryPolicy
 from sinks.snapshot import SNAPSHOT_PRODUCTS, read_snapshot
-from streams.settings import Worker
+from streams.updater import PUT_OFF_AT_ONCE, PUT_OFF_USERS
 
 SHOPS: Final = ("online-retail", "electronics-catalogue")
 MADE_PRODUCTS: Final = 500_000
 MANY: Final = 512  # a whole sweep
 FEW: Final = 32  # fewer than are worth a copy of the catalogue
 NOT_LINEAR: Final = Bound(3, 6, "lower")
-WORKER: Final = Worker()
+
 SETTINGS: Final = {"derivation.candidates_interval": "0ms", "derivation.candidates_move": "0"}  # due by any purchase
 
 
@@ -113,7 +113,7 @@ def _rows(qdrant: OwnQdrant, measured: Measured) -> Iterator[Row]:
     for what, users, costs in (("many", MANY, measured.many), ("few", FEW, measured.few)):
         cpu = [cost.worker + cost.qdrant for cost in costs]
         way = "a copy in memory" if users == MANY and held else "asking Qdrant"
-        in_flight = min(WORKER.writes_in_flight, -(-users // WORKER.chunk_users))
+        in_flight = min(PUT_OFF_AT_ONCE, -(-users // PUT_OFF_USERS))
         worker, there, elapsed = (median(seconds) for seconds in zip(*costs, strict=True))
         yield Row(
             name=f"candidates, {what} due, {measured.products:,} products",
