@@ -12,10 +12,12 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from statistics import median
 from typing import Final, NamedTuple
 
 import numpy as np
+from benchmarks.real_data import products, purchases
 from benchmarks.rows import Bound, Options, Row
 from benchmarks.shop import Event, Machine, Shop, Taken, machine, sending
 from qdrant_client import grpc as qdrant
@@ -31,6 +33,9 @@ BURST: Final = 15_000  # events, taken in as fast as may be: half load is half o
 SECONDS: Final = 20
 LIGHT: Final = 40  # events a second
 
+REAL_SHOP: Final = "online-retail"
+REAL_BURST: Final = 40_000
+
 _WATCHED_A_SECOND: Final = 10  # reads cost the embedded Qdrant as much as writes do
 _PAUSE_SECONDS: Final = 0.01
 _STARTING_SECONDS: Final = 1.0
@@ -40,6 +45,7 @@ _ONLY_COUNTS: Final = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSe
 
 
 def measure(options: Options) -> Iterator[Row]:
+    yield from _real(options)
     with machine() as running:
         running.stock()
         watch = Watch(running)
@@ -59,8 +65,23 @@ def measure(options: Options) -> Iterator[Row]:
                 seen[load].append(_percentiles(watch.freshness(events, per_second)))
         for load, (_, per_second) in loads.items():
             note = f"{running.qdrant}; {per_second:,.0f} events a second of {USERS:,} users"
-            yield _row(f"freshness, {load}: median", [p50 for p50, _ in seen[load]], Bound(80, 300, "lower"), note)
-            yield _row(f"freshness, {load}: p99", [p99 for _, p99 in seen[load]], Bound(300, 1000, "lower"), note)
+            yield from _rows(load, seen[load], note)
+
+
+def _real(options: Options) -> Iterator[Row]:
+    """Purchases of a real shop, in their order."""
+    events = purchases(options.data, REAL_SHOP)
+    with machine() as running:
+        running.sell(products(options.data, REAL_SHOP))
+        watch = Watch(running)
+        watch.take(list(islice(events, options.scaled(WARMING))))
+        half = watch.take(list(islice(events, options.scaled(REAL_BURST)))).per_second / 2
+        seen = []
+        for _ in range(options.rounds):
+            running.rest()
+            some = list(islice(events, round(options.scaled(SECONDS) * half)))
+            seen.append(_percentiles(watch.freshness(some, half)))
+        yield from _rows(f"{REAL_SHOP}, half load", seen, f"{running.qdrant}; {half:,.0f} purchases a second")
 
 
 class Watch:
@@ -144,6 +165,12 @@ def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
     """Median and 99th, in milliseconds."""
     p50, p99 = 1000 * np.percentile(seconds, (50, 99))
     return float(p50), float(p99)
+
+
+def _rows(load: str, seen: Sequence[tuple[float, float]], note: str) -> Iterator[Row]:
+    """`seen` are the percentiles of the rounds."""
+    yield _row(f"freshness, {load}: median", [p50 for p50, _ in seen], Bound(80, 300, "lower"), note)
+    yield _row(f"freshness, {load}: p99", [p99 for _, p99 in seen], Bound(300, 1000, "lower"), note)
 
 
 def _row(name: str, milliseconds: Sequence[float], bound: Bound, note: str) -> Row:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 from benchmarks.rows import NotHere
+from benchmarks.shop import Event
 
 from encoders.text import clean
 
@@ -30,6 +32,12 @@ def unique_texts(data: Path, file: str, field: str) -> list[str]:
 def products(data: Path, shop: str) -> list[dict[str, Any]]:
     """Those of `shop` whose title says something, as events of the topic `products`."""
     return [line for line in lines(data, f"{shop}/products") if clean(line["title"])]
+
+
+def purchases(data: Path, shop: str) -> Iterator[Event]:
+    """Those of `shop`, in their order: an order's lines come one after the other."""
+    for purchase in lines(data, f"{shop}/purchases"):
+        yield Event("purchases", purchase["user_id"], orjson.dumps(purchase))
 
 
 def text_of(product: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ WORDS: Final = (
     "oak", "tin", "red", "blue", "lamp", "mug", "rug", "kite", "drum", "chair", "scarf", "clock", "boots", "stove"
 )  # fmt: skip
 
+WRITTEN: Final = "profiles_written"
 REFRESHED: Final = "profiles_refreshed"
 
 _COMMANDS: Final = {
@@ -127,6 +128,7 @@ class Taken(NamedTuple):
     steady_per_second: float  # from the first batch folded in to the last, without the first
     cpu_us: float  # an event, of all consumers together
     beside_us: Mapping[str, float]  # CPU an event of the others: Kafka, Qdrant, encoder
+    written: float  # profiles, an event
     refreshed: int  # profiles whose candidates were derived meanwhile
 
 
@@ -180,7 +182,7 @@ class Machine:
         `settings` name the topics, where they are others than the machine's.
         """
         consumers = consumers or [self.worker]
-        folded, refreshed = _sum(consumers, "events_folded"), _sum(consumers, REFRESHED)
+        folded, written, refreshed = (_sum(consumers, name) for name in ("events_folded", WRITTEN, REFRESHED))
         cpu, beside = cpu_seconds(consumers), self._beside()
         began = time.perf_counter()
         with sending(settings or self.settings, events, per_second):
@@ -191,6 +193,7 @@ class Machine:
             _rate_between(seen[0], seen[-1]) or per_second,
             1e6 * (cpu_seconds(consumers) - cpu) / len(events),
             {name: 1e6 * (seconds - beside[name]) / len(events) for name, seconds in self._beside().items()},
+            (_sum(consumers, WRITTEN) - written) / len(events),
             _sum(consumers, REFRESHED) - refreshed,
         )
 
