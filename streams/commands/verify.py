@@ -15,7 +15,8 @@ from streams.commands.output import print_json
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from streams.verification.judge import Progress, Verdict
+    from streams.verification.findings import Verdict
+    from streams.verification.judge import Progress
 
 
 @click.command("verify")

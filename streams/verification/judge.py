@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final, NamedTuple
@@ -33,7 +33,6 @@ from streams.rules import derivation_rules, fold_rules, refresh_rules, weights
 from streams.secret import read_secret
 from streams.settings import Settings
 from streams.verification.comparison import (
-    Unexplained,
     compare_continued,
     compare_ledger,
     compare_readers_view,
@@ -41,6 +40,7 @@ from streams.verification.comparison import (
     has_these_interests,
     is_derived,
 )
+from streams.verification.findings import Findings, Verdict
 from streams.verification.log import EventLog
 from streams.verification.recomputation import Event, recompute
 from streams.verification.sources import Unverifiable, UsersTopic, ends_of, users_topics
@@ -50,35 +50,7 @@ ENCODER_SECONDS: Final = 60.0
 SETTLE_SECONDS: Final = 30.0
 """How long a profile may still wait for a product that has just become known."""
 
-LISTED: Final = 20
-"""Users whose differences are told one by one, the worst first."""
-
 _EVERYBODY: Final = "~"  # after every id
-
-
-class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One user's profile that is not what the log says. `events` is by how many events it is off."""
-
-    point: str
-    events: int
-    what: list[str]
-    user: str | None = None
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What was compared, and what came out. `differences` are the worst, `different` counts all of them.
-
-    `not_comparable` counts, by reason, the ledgers of which a part can't be judged by the log.
-    """
-
-    generation: str
-    users: int
-    events: int
-    different: int
-    differences: list[Difference]
-    not_comparable: dict[str, int]
-    not_understood: int
-    seconds: float
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -171,25 +143,6 @@ class _Task(NamedTuple):
     is_of_another_partition: bool  # than the user's other ledger
 
 
-class _Findings:
-    """What was found, by user."""
-
-    def __init__(self) -> None:
-        self.differences: dict[str, list[str]] = defaultdict(list)
-        self.events: Counter[str] = Counter()
-        self.unexplained: dict[str, list[Unexplained]] = defaultdict(list)
-        self.names: dict[str, str] = {}
-        self.not_comparable: Counter[str] = Counter()
-        self.waiting: dict[str, set[str]] = {}  # for products that are known, although nothing is due
-
-    def add(self, point: str, what: str, events: int = 0) -> None:
-        self.differences[point].append(what)
-        self.events[point] += events
-
-    def is_about(self, point: str) -> bool:
-        return point in self.differences or point in self.unexplained or point in self.waiting
-
-
 class _Judge:
     def __init__(
         self,
@@ -216,7 +169,7 @@ class _Judge:
         self._topics = topics
         self._rules, self._weights = fold_rules(settings), weights(settings)
         self._derivation, self._refresh = derivation_rules(settings), refresh_rules(settings)
-        self._found = _Findings()
+        self._found = Findings()
         self._records = self._of = self._users = self._events = self._not_understood = 0
         # Users whose two ledgers are of different partitions, where producers place keys unlike: (point, topic).
         self._elsewhere: dict[tuple[str, str], int] = {}
@@ -242,7 +195,13 @@ class _Judge:
             )
         await self._look_again_at_waiting()
         await self._explain_sums()
-        return self._verdict(time.monotonic() - began)
+        return self._found.verdict(
+            self._settings.generation,
+            users=self._users,
+            events=self._events,
+            not_understood=self._not_understood,
+            seconds=time.monotonic() - began,
+        )
 
     async def _judge_partition(self, partition: int, last_point: str) -> None:
         states: dict[str, Held] = {}
@@ -473,30 +432,6 @@ class _Judge:
 
     def _tell(self) -> None:
         self._report(Progress(self._records, self._of, self._users))
-
-    def _verdict(self, seconds: float) -> Verdict:
-        found = self._found
-        worst = sorted(
-            found.differences, key=lambda point: (-found.events[point], -len(found.differences[point]), point)
-        )
-        return Verdict(
-            generation=self._settings.generation,
-            users=self._users,
-            events=self._events,
-            different=len(worst),
-            differences=[
-                Difference(
-                    point=point,
-                    events=found.events[point],
-                    what=found.differences[point],
-                    user=found.names.get(point),
-                )
-                for point in worst[:LISTED]
-            ],
-            not_comparable=dict(found.not_comparable),
-            not_understood=self._not_understood,
-            seconds=seconds,
-        )
 
 
 def _home(state: ProfileState) -> int:

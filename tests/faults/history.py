@@ -26,7 +26,8 @@ from streams.kafka import answered, connect_admin
 from streams.producer import EventProducer
 from streams.settings import Settings, load
 from streams.topics import committed_offsets, end_offsets, ensure_topics, first_offsets
-from streams.verification.judge import Verdict, verify
+from streams.verification.findings import Verdict
+from streams.verification.judge import verify
 
 FOLDED_SECONDS: Final = 120.0
 SETTLED_SECONDS: Final = 30.0
