@@ -35,7 +35,6 @@ class Batches:
         self,
         pairs: Sequence[Pair],
         seen: Seen,
-        product_ids: Sequence[str],
         *,
         size: int,
         bag: int,
@@ -43,9 +42,13 @@ class Batches:
         balance: float,
         seed: int,
     ) -> None:
-        """`bag`: how many of a pair's lefts a step looks at. A pair weighs (times its product was seen)^-balance."""
+        """`bag`: how many of a pair's lefts a step looks at. A pair weighs (times its product was seen)^-balance.
+
+        `random_negatives` are drawn from the products that pairs lead to. Another, such as a new one, would never be
+        what is right, and so only be pushed away from everything.
+        """
         self._pairs = pairs
-        self._product_ids = product_ids
+        self._product_ids = sorted(seen.rights)
         self._size = min(size, len(pairs))
         self._bag = bag
         self._random_negatives = random_negatives

@@ -84,7 +84,6 @@ class Learner:
         self._batches = Batches(
             examples.pairs,
             seen,
-            sorted(examples.listed & examples.products.keys()),
             size=options.batch,
             bag=options.bag,
             random_negatives=options.random_negatives,

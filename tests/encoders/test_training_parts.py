@@ -146,14 +146,12 @@ PAIRS = [
     *(searched(f"query {i}", f"p{i % 7}", f"user {i}") for i in range(40)),
     *(Pair(TextKind.PRODUCT, (f"p{i % 5}", f"p{5 + i % 4}"), f"p{9 + i % 3}", f"user {i}", 0) for i in range(40)),
 ]
-PRODUCTS = [f"p{i}" for i in range(12)]
 
 
 def batches(*, size: int = 16, seed: int = 3) -> Batches:
     return Batches(
         PAIRS,
         Seen(PAIRS),
-        PRODUCTS,
         size=size,
         bag=1,
         random_negatives=4,
@@ -185,12 +183,16 @@ def test_a_pass_has_every_pair_once() -> None:
     assert sorted(pair for step in range(4) for pair in one_pass.at(step, {}).pairs) == sorted(PAIRS)
 
 
+def test_what_nothing_led_to_is_no_random_negative() -> None:
+    pairs = [Pair(TextKind.PRODUCT, ("socks",), "boots", "ada", 0), searched("camping", "tent")]
+    steps = Batches(pairs, Seen(pairs), size=1, bag=1, random_negatives=8, balance=0.0, seed=1)
+    assert {product for step in range(4) for product in steps.at(step, {}).products} == {"boots", "tent"}
+
+
 def test_what_is_on_the_left_is_no_negative() -> None:
     pairs = [Pair(TextKind.PRODUCT, ("socks",), "boots", "ada", 0), searched("camping", "socks")]
     seen = Seen(pairs)
-    batch = Batches(pairs, seen, [], size=2, bag=1, random_negatives=0, balance=0.0, seed=1).at(
-        0, {"camping": ["tent"]}
-    )
+    batch = Batches(pairs, seen, size=2, bag=1, random_negatives=0, balance=0.0, seed=1).at(0, {"camping": ["tent"]})
     assert sorted(batch.products) == ["boots", "socks", "tent"]  # the tent is near what was searched for
     hidden = [
         (pair.right, batch.products[row])
