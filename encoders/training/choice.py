@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.training.measure import Judged
+from encoders.training.measure import Figure, Judged
 from encoders.training.pairs import Probe
 
 FEWEST_PROBES: Final = 20
@@ -26,27 +26,18 @@ def worth(judged: Judged, base: Judged, probes: Sequence[Probe]) -> NDArray[np.f
     weren't: what only sells more of what sells anyway is worth no more than its share. Groups of too few probes don't
     count.
     """
-    users = {user: row for row, user in enumerate(dict.fromkeys(_customer(probe) for probe in probes))}
-    of = np.array([users[_customer(probe)] for probe in probes])
-    pairs = [(now, before) for now, before in zip(judged.figures(), base.figures(), strict=True)]
-    counted = [(now, before) for now, before in pairs if len(now.probes) >= FEWEST_PROBES] or pairs
-    parts = np.zeros(len(users))
-    for now, before in counted:
-        ratios = (now.values + _FLOOR) / (before.values.mean() + _FLOOR)
-        parts += np.bincount(of[now.probes], ratios / len(ratios), len(users)) / len(counted)
-    return parts
+    pairs = list(zip(judged.figures(), base.figures(), strict=True))
+    return _parts([(now, before) for now, before in pairs if len(now.probes) >= FEWEST_PROBES] or pairs, probes)
 
 
-def gain(judged: Judged, base: Judged) -> float:
-    """How many times as good as `base` for all that was asked, the mean over kinds: whether there is more to learn.
+def gain(judged: Judged, base: Judged, probes: Sequence[Probe]) -> NDArray[np.float64]:
+    """How many times as good as `base` for all that was asked, the mean over kinds, as parts by customer likewise.
 
-    Not by `worth`, whose rare groups are few: in turn by chance they are the worse for what the next steps mend.
+    By this it is told whether there is more to learn, and how much of what was learned is kept. Not by `worth`, whose
+    rare groups are few: by chance they are the worse in turn for what the next steps mend, and its errors are so great
+    that next to nothing would be as good as all.
     """
-    ratios = [
-        (now.values.mean() + _FLOOR) / (before.values.mean() + _FLOOR)
-        for now, before in zip(judged.overall(), base.overall(), strict=True)
-    ]
-    return float(np.mean(ratios))
+    return _parts(list(zip(judged.overall(), base.overall(), strict=True)), probes)
 
 
 def is_harmless(judged: Judged, base: Judged) -> bool:
@@ -61,14 +52,14 @@ def is_harmless(judged: Judged, base: Judged) -> bool:
     )
 
 
-def simplest(worths: Sequence[NDArray[np.float64]]) -> int:
+def simplest(gains: Sequence[NDArray[np.float64]]) -> int:
     """The first that isn't worse than the best by more than a standard error of what lies between them.
 
     The rule of Breiman et al. (1984, Classification and Regression Trees, section 3.4.3), the simplest first, with the
     error of the paired difference by customer.
     """
-    best = max(worths, key=np.sum)
-    return next(row for row, one in enumerate(worths) if _is_as_good(one, best))
+    best = max(gains, key=np.sum)
+    return next(row for row, one in enumerate(gains) if _is_as_good(one, best))
 
 
 def _is_as_good(one: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
@@ -80,3 +71,13 @@ def _is_as_good(one: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
 def _customer(probe: Probe) -> str:
     """A label's query stands for one."""
     return probe.user or f"\0{probe.lefts[0]}"
+
+
+def _parts(pairs: Sequence[tuple[Figure, Figure]], probes: Sequence[Probe]) -> NDArray[np.float64]:
+    users = {user: row for row, user in enumerate(dict.fromkeys(_customer(probe) for probe in probes))}
+    of = np.array([users[_customer(probe)] for probe in probes])
+    parts = np.zeros(len(users))
+    for now, before in pairs:
+        ratios = (now.values + _FLOOR) / (before.values.mean() + _FLOOR)
+        parts += np.bincount(of[now.probes], ratios / len(ratios), len(users)) / len(pairs)
+    return parts

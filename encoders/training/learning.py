@@ -124,7 +124,7 @@ class Learner:
         mean: Weights = self.parent
         history = [Evaluated(0, 0.0, self.base.measured())]
         now = highest = self._worth(self.base)
-        gained, gained_at = gain(self.base, self.base), 0
+        gained, gained_at = self._gain(self.base), 0
         if state is not None:
             self.load(state["weights"])
             self._objective.load_state_dict(state["objective"])
@@ -148,7 +148,7 @@ class Learner:
             now, loss, losses = self._worth(judged), float(np.mean(losses)), []
             if now > highest:
                 highest, best_step, best = now, step, weights
-            if (now_gained := gain(judged, self.base)) > gained:
+            if (now_gained := self._gain(judged)) > gained:
                 gained, gained_at = now_gained, step
             mean = {name: mean[name] + (weight - mean[name]) / len(history) for name, weight in weights.items()}
             history.append(Evaluated(step, loss, judged.measured()))
@@ -184,6 +184,9 @@ class Learner:
 
     def _worth(self, judged: Judged) -> float:
         return float(worth(judged, self.base, self.probes).sum())
+
+    def _gain(self, judged: Judged) -> float:
+        return float(gain(judged, self.base, self.probes).sum())
 
     def _step(self, step: int) -> float:
         options = self._options

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from encoders.training.choice import is_harmless, simplest, worth
+from encoders.training.choice import gain, is_harmless, simplest
 from encoders.training.learning import Learned, Learner, Report, Weights
 
 _SHARES: Final = (0.25, 0.5, 0.75, 1.0)
@@ -33,7 +33,7 @@ def mix(learner: Learner, learned: Sequence[Learned], report: Report) -> Kept:
     """
     ways = {True: average([one.mean for one in learned]), False: average([one.best for one in learned])}
     candidates = [Kept(0.0, averaged=False)]
-    worths = [worth(learner.base, learner.base, learner.probes)]
+    gains = [gain(learner.base, learner.base, learner.probes)]
     for place, share in enumerate(_SHARES):
         for averaged, weights in ways.items():
             report("mixing with the parent", place * len(ways), len(_SHARES) * len(ways))
@@ -41,8 +41,8 @@ def mix(learner: Learner, learned: Sequence[Learned], report: Report) -> Kept:
             judged = learner.judge()
             if is_harmless(judged, learner.base):
                 candidates.append(Kept(share, averaged))
-                worths.append(worth(judged, learner.base, learner.probes))
-    kept = candidates[simplest(worths)]
+                gains.append(gain(judged, learner.base, learner.probes))
+    kept = candidates[simplest(gains)]
     learner.load(_between(learner.parent, ways[kept.averaged], kept.share))
     return kept
 

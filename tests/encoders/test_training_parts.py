@@ -102,8 +102,9 @@ def test_what_there_is_to_gain_is_told_by_all_that_was_asked() -> None:
 
     base = Judged({"all": found(0.49), "tail": found(0.2)}, {"all": found(0.04)})
     now = Judged({"all": found(0.59), "tail": found(0.0)}, {"all": found(0.09)})
-    assert gain(now, base) == pytest.approx((0.60 / 0.50 + 0.10 / 0.05) / 2)  # a hundredth is added to both sides
-    assert gain(base, base) == 1.0
+    probes = asked_by([f"user {i}" for i in range(30)])
+    assert gain(now, base, probes) == pytest.approx(np.full(30, (0.60 / 0.50 + 0.10 / 0.05) / 2 / 30))
+    assert gain(base, base, probes).sum() == pytest.approx(1.0)
 
 
 def test_groups_of_few_probes_do_not_count() -> None:
