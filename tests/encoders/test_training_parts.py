@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from encoders.protocol import TextKind
 from encoders.training.augmentation import Augmentation
 from encoders.training.batches import Batches
 from encoders.training.choice import gain, is_harmless, simplest, worth
 from encoders.training.kinds import kinds_of
+from encoders.training.learning import Learned, Learner
 from encoders.training.measure import Catalogue, Found, Judged, Score, judge, measure
+from encoders.training.mixing import Kept, mix
 from encoders.training.objective import Objective, contrast
 from encoders.training.pairs import Examples, Pair, Probe, Seen, sampled
 
@@ -133,6 +138,43 @@ def test_of_what_is_as_good_the_simplest_is_kept() -> None:
     noise = np.array([1.0, -1.0] * 5)
     assert simplest([np.full(10, 1.0), 1.5 + noise, 1.55 - noise]) == 1  # .5 more: two in a hundred errors
     assert simplest([np.ones(1), np.full(1, 2.0)]) == 1
+
+
+class Validated:
+    """As `mix` sees a learner: its only weight is how much of what was learned there is, by which it is judged."""
+
+    parent: Mapping[str, torch.Tensor] = {"learned": torch.zeros(1)}
+    probes = asked_by([f"user {i}" for i in range(30)])
+
+    def __init__(self, tail: Callable[[float], NDArray[np.float64]]) -> None:
+        self.learned, self._tail = 0.0, tail
+        self.base = self.judge()
+
+    def load(self, weights: Mapping[str, torch.Tensor]) -> None:
+        self.learned = weights["learned"].item()
+
+    def judge(self) -> Judged:
+        everything, tail = np.full(30, 0.2 + 0.1 * self.learned), self._tail(self.learned)
+        rows = np.arange(30)
+        return Judged({"all": Found(rows, everything, everything), "tail": Found(rows, tail, tail)}, {})
+
+
+@pytest.mark.parametrize(
+    ("tail", "kept"),
+    [
+        # Who finds it changes from one share to the next; that it is no less is all that is asked of what is rare.
+        (lambda learned: np.roll(np.repeat([0.9, 0.0], 15), round(60 * learned)), Kept(1.0, averaged=True)),
+        (lambda learned: np.full(30, 0.2 if learned < 0.8 else 0.1), Kept(0.75, averaged=True)),
+        (lambda learned: np.full(30, 0.2 - learned / 10), Kept(0.0, averaged=False)),
+    ],
+)
+def test_kept_is_as_much_as_all_that_is_asked_gains_by_and_nothing_rare_loses_by(
+    tail: Callable[[float], NDArray[np.float64]], kept: Kept
+) -> None:
+    whole = {"learned": torch.ones(1)}
+    learner = Validated(tail)
+    assert mix(cast(Learner, learner), [Learned(20, whole, whole, [])], lambda *_: None) == kept
+    assert learner.learned == kept.share
 
 
 @given(st.lists(st.lists(st.floats(0, 2), min_size=6, max_size=6), min_size=1, max_size=6))
