@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+import grpc
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from qdrant_client import grpc as qdrant
 
 from sinks.connection import timeout_of
 from sinks.points import Payload, Stored, Vector, payload_point
-from sinks.retry import PermanentSinkError, RetryPolicy, until_answered
+from sinks.retry import PermanentReadError, PermanentSinkError, RetryPolicy, until_answered
 from sinks.writes import MAJORITY, VERSION_LIMIT, Write, new_version, read_versions, upsert, upsert_request, write
 
 Answer = TypeVar("Answer")
@@ -201,13 +202,13 @@ async def read_generation(
         PermanentSinkError: Qdrant refused a call for good.
         RefusedGeneration: there is a record that this version can't read.
     """
-    retry = retry or RetryPolicy()
     collection = statistics_collection(name)
-    if not await until_answered(
-        lambda: client.collection_exists(collection), doing="a look-up", collection=collection, retry=retry
-    ):
-        return None
-    stored = await read_point(client, collection, GENERATION_POINT, replicated=False, retry=retry)
+    try:
+        stored = await read_point(client, collection, GENERATION_POINT, replicated=False, retry=retry or RetryPolicy())
+    except PermanentReadError as error:
+        if error.code is grpc.StatusCode.NOT_FOUND:
+            return None
+        raise
     if stored is None:
         return None
     try:

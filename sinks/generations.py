@@ -64,7 +64,10 @@ async def serve(client: AsyncQdrantClient, name: str, *, retry: RetryPolicy | No
 
 
 async def list_generations(client: AsyncQdrantClient, *, retry: RetryPolicy | None = None) -> list[Generation]:
-    """Every generation that has a record, the oldest first. Raises PermanentSinkError and RefusedGeneration."""
+    """Every generation that has a record, the oldest first. Raises PermanentSinkError and RefusedGeneration.
+
+    One that is dropped meanwhile may be among them or not.
+    """
     retry = retry or RetryPolicy()
     listed = await until_answered(client.get_collections, doing="listing", collection="all collections", retry=retry)
     prefix = statistics_collection("")

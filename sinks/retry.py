@@ -34,10 +34,10 @@ FAILED_PRECONDITION is a shard that is being moved, INTERNAL and UNKNOWN a serve
 class PermanentSinkError(Exception):
     """Qdrant refused a call for a reason that a repetition does not cure. Says where, why and what to do."""
 
-    def __init__(self, collection: str, doing: str, reason: str, advice: str) -> None:
-        super().__init__(f"{doing} in Qdrant collection {collection!r} was refused: {reason}. {advice}")
+    def __init__(self, collection: str, doing: str, failure: grpc.aio.AioRpcError, advice: str) -> None:
         self.collection = collection
-        self.reason = reason
+        self.code = failure.code()
+        super().__init__(f"{doing} in Qdrant collection {collection!r} was refused: {describe(failure)}. {advice}")
 
 
 class PermanentReadError(PermanentSinkError):
@@ -119,9 +119,9 @@ def permanent(
     if not isinstance(failure, grpc.aio.AioRpcError):
         return None
     if is_too_large(failure):
-        return kind(collection, doing, describe(failure), _ADVICE[grpc.StatusCode.OUT_OF_RANGE])
+        return kind(collection, doing, failure, _ADVICE[grpc.StatusCode.OUT_OF_RANGE])
     advice = _ADVICE.get(failure.code())
-    return kind(collection, doing, describe(failure), advice) if advice else None
+    return kind(collection, doing, failure, advice) if advice else None
 
 
 def describe(failure: BaseException | str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 from services import running_qdrant
 
 from sinks.collections import Built, Generation, Model, RefusedGeneration, Source, open_generation, read_generation
@@ -55,6 +55,21 @@ async def test_nothing_is_served_at_first_then_the_first_generation_then_the_one
     aliases = {one.alias_name: one.collection_name for one in (await client.get_aliases()).aliases}
     assert aliases == {"profiles": "profiles--g1", "products": "products--g1", "statistics": "statistics--g1"}
     assert [generation.name for generation in await list_generations(client)] == ["quiet", "g1", "main"]
+
+
+async def test_one_that_is_dropped_after_it_was_listed_is_left_out(
+    client: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_generation(client, a_generation("brief"), serve=False)
+    collections = client.get_collections
+
+    async def listed() -> models.CollectionsResponse:
+        found = await collections()
+        await drop_generation(client, "brief")
+        return found
+
+    monkeypatch.setattr(client, "get_collections", listed)
+    assert "brief" not in [generation.name for generation in await list_generations(client)]
 
 
 async def test_what_does_not_exist_is_not_served_and_readers_keep_what_they_have(client: AsyncQdrantClient) -> None:

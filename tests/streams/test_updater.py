@@ -9,9 +9,11 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
+import grpc
 import numpy as np
 import orjson
 import pytest
+from conditional_store import error
 
 from encoders.client import TextKind
 from encoders.testing import WordHashEncoder
@@ -264,7 +266,7 @@ async def test_nothing_of_a_user_is_folded_in_after_a_batch_of_theirs_failed(sho
     async def refused(writes: Sequence[tuple[Write, Held]]) -> list[bool]:
         worker.profiles.write = write  # type: ignore[method-assign]
         await failed.wait()
-        raise PermanentWriteError("profiles", "an upsert", "refused for good", "")
+        raise PermanentWriteError("profiles", "an upsert", error(grpc.StatusCode.INVALID_ARGUMENT, "for good"), "")
 
     worker.profiles.write = refused  # type: ignore[method-assign]
     both = [asyncio.ensure_future(worker.updater.apply(batch)) for batch in (first, second)]
