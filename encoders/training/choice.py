@@ -16,6 +16,7 @@ from encoders.training.pairs import Probe
 FEWEST_PROBES: Final = 20
 """Fewer say nothing of a group."""
 
+_CHANCE: Final = 1.96  # standard errors, of a normal distribution's 95 %
 _FLOOR: Final = 0.01  # added to both sides of a ratio: of next to nothing twice as much is no more than noise
 
 
@@ -53,10 +54,10 @@ def is_harmless(judged: Judged, base: Judged) -> bool:
 
 
 def simplest(gains: Sequence[NDArray[np.float64]]) -> int:
-    """The first that isn't worse than the best by more than a standard error of what lies between them.
+    """The first that the best isn't better than by more than chance: 1.96 standard errors of the difference.
 
     The rule of Breiman et al. (1984, Classification and Regression Trees, section 3.4.3), the simplest first, with the
-    error of the paired difference by customer.
+    error of the paired difference by customer, and as much of it as a comparison of two models takes for chance.
     """
     best = max(gains, key=np.sum)
     return next(row for row, one in enumerate(gains) if _is_as_good(one, best))
@@ -65,7 +66,7 @@ def simplest(gains: Sequence[NDArray[np.float64]]) -> int:
 def _is_as_good(one: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
     less = best - one
     error = np.sqrt(len(less) * less.var(ddof=1)) if len(less) > 1 else 0.0
-    return bool(less.sum() <= error)
+    return bool(less.sum() <= _CHANCE * error)
 
 
 def _customer(probe: Probe) -> str:
