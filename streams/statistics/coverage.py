@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from sinks.statistics import shown_in_a_thousand
-from streams.statistics.fold import Rows, StatisticsFold, highest
+from streams.statistics.fold import StatisticsFold, highest
+from streams.statistics.offering import Rows
 
 _LISTED: Final = 1000  # people whose lists are made to see what all of them show
 

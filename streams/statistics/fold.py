@@ -15,19 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinks.ledgers import ORDER_DECAY
-from sinks.scoring import (
-    BOUGHT_BEFORE,
-    DAY_MS,
-    UNSURE_CLICKS,
-    Searched,
-    Weights,
-    asked_of,
-    bought_features,
-    just_clicked_of,
-    likeness_of,
-    new_features,
-    together_of,
-)
+from sinks.scoring import DAY_MS, Weights
 from sinks.statistics import (
     NEVER,
     NEWS_MS,
@@ -41,12 +29,12 @@ from streams.profiles import stable_hash
 from streams.statistics.columns import Columns
 from streams.statistics.kin import Kin
 from streams.statistics.learning import Learner, probability_of
+from streams.statistics.offering import Offered, Offering, Rows, Similarities
 from streams.statistics.pairs import Pairs
 from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
-from streams.statistics.shoppers import BOUGHT, Shopper, habit_of
+from streams.statistics.shoppers import BOUGHT, Shopper
 
-Rows = NDArray[np.int64]
 Likeness = Callable[[Sequence[str]], Neighbourhood]
 """Finds, for each of these products, those of like text among them: s = max(0, centred cosine)⁴."""
 
@@ -61,7 +49,6 @@ _BEST: Final = 200  # of the products new to a user, so many of the best-scored 
 _RANDOM: Final = 20  # and so many others
 _POPULAR: Final = 200
 _VISIT_MS: Final = 3_600_000  # clicks of one visit; 30 days are worth as much (game-searches)
-_INTEREST_MS: Final = 30 * DAY_MS  # half-life of a searcher's earlier queries
 
 
 class Bounds(NamedTuple):
@@ -79,15 +66,6 @@ class Order(NamedTuple):
     ts: int
     rows: dict[int, None]
     came: int  # the newest event's time by then
-
-
-class Offered(NamedTuple):
-    """What might be shown to one user, and what speaks for it."""
-
-    pool: Rows  # new to the user
-    new: NDArray[np.float64]  # [pool, `NEW_TO_THE_PERSON`]
-    seen: Rows  # bought before
-    again: NDArray[np.float64]  # [seen, `BOUGHT_BEFORE`]
 
 
 class StatisticsFold:
@@ -116,11 +94,7 @@ class StatisticsFold:
         self.clicked = 0
         self.refreshed_lines = 0
         self.open: OrderedDict[int, Order] = OrderedDict()  # by user, the oldest first
-        self._together = no_neighbours(0)
-        self._alike = no_neighbours(0)
-        self._related = no_neighbours(0, 0)
-        self._viewed = no_neighbours(0, 0)
-        self._kin = no_neighbours(0, 0)
+        self._near = Similarities.none()
         self._relations_changed = False
         self._hashes = np.zeros(0, np.uint64)  # of the ids of products
         self._seen: dict[int, None] = {}  # rows of what was bought or clicked, in that order
@@ -216,11 +190,7 @@ class StatisticsFold:
             clicked=columns.clicked[:products].astype(np.float32),
             shown=shown_in_a_thousand(columns.shown[:products], columns.lists),
             surprise=columns.surprise(slice(products), self.now).astype(np.float32),
-            together=_widened(self._together, products),
-            alike=_widened(self._alike, products),
-            related=_widened(self._related, products),
-            viewed=_widened(self._viewed, products),
-            kin=_widened(self._kin, products),
+            **self._near.widened(products)._asdict(),
             weights=Weights(*(part.copy() for part in self.learner.weights)),
             clicks=self.clicks.table(self.now),
         )
@@ -228,9 +198,8 @@ class StatisticsFold:
     def offered_to(self, user: int) -> Offered | None:
         """What somebody might be shown now; None where nothing is known that could be."""
         nobody = np.zeros(0, np.int64)
-        if self.lines:
-            return self._offered(user, self.users[user], nobody, self.now)
-        return self._offered_to_searcher(user, nobody, self.now)
+        offering, clicked = self._offering(nobody, self.now), self.searchers.clicks(user)
+        return offering.to_shopper(self.users[user], clicked) if self.lines else offering.to_searcher(clicked)
 
     def _advance(self, ts: int) -> None:
         if not self.now:
@@ -308,8 +277,8 @@ class StatisticsFold:
 
     def _learn(self, user: int, shopper: Shopper, ordered: Rows, ts: int) -> None:
         """Before the order is folded in: what would have been shown, and what of it was ordered."""
-        others = self._some_others(len(self._together.rows))
-        offered = self._offered(user, shopper, others, ts)
+        others = self._some_others(len(self._near.together.rows))
+        offered = self._offering(others, ts).to_shopper(shopper, self.searchers.clicks(user))
         if offered is None:
             return
         scores = offered.new @ self.learner.weights.new
@@ -324,8 +293,8 @@ class StatisticsFold:
 
     def _learn_click(self, user: int, clicked: int) -> None:
         """Before the click is folded in: what would have been shown to somebody who only searches."""
-        others = self._some_others(len(self._alike.rows))
-        offered = self._offered_to_searcher(user, others, self.now)
+        others = self._some_others(len(self._near.alike.rows))
+        offered = self._offering(others, self.now).to_searcher(self.searchers.clicks(user))
         if offered is None:
             return
         scores = offered.new @ self.learner.weights.new
@@ -334,90 +303,18 @@ class StatisticsFold:
         sample[highest(scores, _BEST)] = True
         self.learner.learn_new(offered.new[sample], offered.pool[sample] == clicked)
 
-    def _offered(self, user: int, shopper: Shopper, others: Rows, ts: int) -> Offered | None:
-        """What might be shown to somebody, `others` among it, by the similarities of the last refresh."""
-        history = shopper.bought["row"].astype(np.int64)
-        products = len(self._together.rows)
-        seen = history[history < products]
-        if not products or not len(seen):
-            return None
-        together, alike = self._together.around(seen), self._alike.around(seen)
-        related, kin = self._related.around(seen)[:products], self._kin.around(seen)[:products]
-        clicks = self.searchers.clicks(user)
-        viewed = self._around_views(clicks, products)
-        near = (together > 0.0) | (alike > 0.0) | (related > 0.0) | (kin > 0.0) | (viewed > 0.0)
-        pool = self._pool(near, seen, others)
-        new = new_features(
-            together_of(together[pool], len(history)),
-            likeness_of(alike[pool], len(history)),
-            together_of(related[pool], len(history)),
-            together_of(kin[pool], len(history)),
-            self.columns.products(pool, ts),
-            self._searched(clicks, viewed, pool, ts),
-        )
-        again = bought_features(
-            together_of(together[seen], len(history)),
-            likeness_of(alike[seen], len(history)),
-            self.columns.products(seen, ts),
-            habit_of(shopper, history < products, ts),
-        )
-        return Offered(pool, new, seen, again)
-
-    def _offered_to_searcher(self, user: int, others: Rows, ts: int) -> Offered | None:
-        """The same, to somebody who only searches."""
-        before = self.searchers.clicks(user)
-        products = len(self._alike.rows)
-        seen = np.array([click.product for click in before if click.product < products], np.int64)
-        if not len(seen):
-            return None
-        alike, related = self._alike.around(seen), self._related.around(seen)[:products]
-        viewed = self._around_views(before, products)
-        pool = self._pool((alike > 0.0) | (related > 0.0) | (viewed > 0.0), seen[:0], others)
-        new = new_features(
-            np.zeros(len(pool)),
-            likeness_of(alike[pool], len(before)),
-            together_of(related[pool], len(before)),
-            np.zeros(len(pool)),
-            self.columns.products(pool, ts),
-            self._searched(before, viewed, pool, ts),
-        )
-        return Offered(pool, new, seen[:0], np.zeros((0, len(BOUGHT_BEFORE))))
+    def _offering(self, others: Rows, ts: int) -> Offering:
+        """By the similarities of the last refresh."""
+        return Offering(self._near, self._popular, others, self.columns, self.clicks, len(self.product_ids), ts)
 
     def _some_others(self, products: int) -> Rows:
         return self._chance.integers(0, products, _RANDOM) if products else np.zeros(0, np.int64)
-
-    def _pool(self, near: NDArray[np.bool_], seen: Rows, others: Rows) -> Rows:
-        """What might be shown to somebody: what is near, what is popular, and `others`."""
-        near[self._popular] = True
-        near[others] = True
-        near[seen] = False
-        return np.flatnonzero(near)
 
     def _note_view(self, user: int, product: int) -> None:
         """Before the click is folded in: it is of one visit with those of the hour before."""
         visit = [click.product for click in self.searchers.clicks(user) if self.now - click.ts < _VISIT_MS]
         before = [one for one in dict.fromkeys(visit) if one != product]
         self.views.add(np.array([product], np.int64), np.array(before, np.int64), self.now)
-
-    def _around_views(self, clicks: Sequence[Click], products: int) -> NDArray[np.float64]:
-        """How near each of the first `products` is to what was clicked, [products]."""
-        clicked = np.array([one for one in _clicked_in(clicks) if one < len(self._viewed.rows)], np.int64)
-        return self._viewed.around(clicked)[:products]
-
-    def _searched(self, clicks: Sequence[Click], viewed: NDArray[np.float64], rows: Rows, ts: int) -> Searched:
-        """What a searcher's latest clicks, and those of others after the same queries, or in one visit with the same
-        products, say of these products.
-        """
-        if not clicks:
-            return Searched.nothing(len(rows))
-        shares, just = np.zeros(len(self.product_ids)), np.zeros(len(self.product_ids))
-        weights = np.exp2([-(ts - click.ts) / _INTEREST_MS for click in clicks])
-        for click, weight in zip(clicks, (weights / weights.sum()).tolist(), strict=True):
-            for product, share in self.clicks.shares(click.query, ts, UNSURE_CLICKS).items():
-                shares[product] += weight * share
-        for click in clicks:
-            just[click.product] = just_clicked_of(np.array([ts - click.ts], np.float64))[0]
-        return Searched(asked_of(shares[rows]), just[rows], together_of(viewed[rows], len(_clicked_in(clicks))))
 
     def _among(self, rows: Rows, those: Rows) -> NDArray[np.bool_]:
         """Which of `rows` are among those; np.isin would sort."""
@@ -440,11 +337,13 @@ class StatisticsFold:
         if len(self.product_ids) > self._bounds.products:
             self._forget_products()
         products = len(self.product_ids)
-        self._together = self.pairs.neighbours(products, self.now)
-        self._viewed = self.views.neighbours(products, self.now) if self.clicked else no_neighbours(products, 0)
+        self._near = self._near._replace(
+            together=self.pairs.neighbours(products, self.now),
+            viewed=self.views.neighbours(products, self.now) if self.clicked else no_neighbours(products, 0),
+            alike=self._alike_now(),
+        )
         popular = self.columns.sold_5 if self.lines else self.columns.clicked
         self._popular = highest(popular[:products], _POPULAR)
-        self._alike = self._alike_now()
         self._relate()
 
     def _alike_now(self) -> Neighbourhood:
@@ -462,9 +361,12 @@ class StatisticsFold:
         self._relations_changed = False
         new = [stable_hash(product_id) for product_id in self.product_ids[len(self._hashes) :]]
         self._hashes = np.concatenate([self._hashes, np.array(new, np.uint64)])
-        self._related = self.relations.neighbours(self._hashes, self._together)
+        together = self._near.together
         sold = self.columns.first_sold[: len(self.product_ids)] != NEVER
-        self._kin = self.kin.neighbours(self._hashes, sold, lent_to, self._together)
+        self._near = self._near._replace(
+            related=self.relations.neighbours(self._hashes, together),
+            kin=self.kin.neighbours(self._hashes, sold, lent_to, together),
+        )
 
     def _newest_of_kinds(self) -> dict[str, int]:
         """The rows of what its kind was announced of lately and nobody bought yet, new ones where there were none."""
@@ -503,22 +405,7 @@ class StatisticsFold:
         for user, order in self.open.items():
             rows = new_row[list(order.rows)]
             self.open[user] = order._replace(rows=dict.fromkeys(rows[rows >= 0].tolist()))
-        self._together = no_neighbours(0)
-        self._alike = no_neighbours(0)
-        self._related = no_neighbours(0, 0)
-        self._viewed = no_neighbours(0, 0)
-        self._kin = no_neighbours(0, 0)
-
-
-def _clicked_in(clicks: Sequence[Click]) -> dict[int, None]:
-    """What was clicked, each product once."""
-    return dict.fromkeys(click.product for click in clicks)
-
-
-def _widened(neighbours: Neighbourhood, products: int) -> Neighbourhood:
-    """With rows for products that came since, which have no neighbours yet."""
-    more = no_neighbours(products - len(neighbours.rows), neighbours.rows.shape[1])
-    return Neighbourhood(*(np.concatenate(parts) for parts in zip(neighbours, more, strict=True)))
+        self._near = Similarities.none()
 
 
 def highest(scores: NDArray[np.float64], at_most: int) -> Rows:

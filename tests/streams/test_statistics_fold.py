@@ -287,7 +287,7 @@ def consistent(folding: StatisticsFold) -> None:
     for order in folding.open.values():
         assert all(0 <= row < products for row in order.rows)
     assert len(folding.pairs) <= products
-    assert len(folding._together.rows) <= products
+    assert all(len(near.rows) <= products for near in folding._near)
 
 
 def test_beyond_the_bound_of_products_those_that_sell_are_kept():
