@@ -46,6 +46,7 @@ def test_a_package_imports_nothing_above_or_beside_it(package: str, forbidden: s
         "streams/statistics/learning.py",
         "streams/statistics/likeness.py",
         "streams/statistics/merging.py",
+        "streams/statistics/offering.py",
         "streams/statistics/pairs.py",
         "streams/statistics/relations.py",
         "streams/statistics/searching.py",
@@ -82,6 +83,7 @@ def test_the_fold_and_what_is_derived_are_pure(module: str):
         "streams.statistics.columns",
         "streams.statistics.kin",
         "streams.statistics.learning",
+        "streams.statistics.offering",
         "streams.statistics.pairs",
         "streams.statistics.searching",
     }
