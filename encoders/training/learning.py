@@ -109,7 +109,7 @@ class Learner:
                 {
                     "params": list(self._objective.parameters()),
                     "weight_decay": 0.0,
-                    "relative": _OBJECTIVE_RATE / options.learning_rate,
+                    "relative": _OBJECTIVE_RATE / options.rate,
                 },
             ]
         )
@@ -191,7 +191,7 @@ class Learner:
     def _step(self, step: int) -> float:
         options = self._options
         torch.manual_seed(options.seed * 1_000_003 + step)  # dropout: the same again after a kill
-        rate = options.learning_rate * _schedule(step, options.steps, options.warm_up)
+        rate = options.rate * _schedule(step, options.steps, options.warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group.get("relative", 1.0)
         self._optimiser.zero_grad(set_to_none=True)

@@ -17,7 +17,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 120
     batch: int = 128
     bag: int = 4
-    learning_rate: float = 2e-4
+    learning_rate: float | None = None
+    """None: what is usual for `tune`."""
     warm_up: float = 0.1
     weight_decay: float = 0.01
     dropout: float = 0.1
@@ -42,7 +43,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     half: bool = False
     seed: int = 1
 
+    @property
+    def rate(self) -> float:
+        """The learning rate: where few weights are trained they need a greater one to learn as much."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 2e-3 if self.tune in ("head", "lora") else 2e-4
+
     def recorded(self) -> dict[str, str | int | float | bool]:
         """As a model card has them."""
-        recorded: dict[str, str | int | float | bool] = msgspec.to_builtins(self)
+        recorded: dict[str, str | int | float | bool] = msgspec.to_builtins(
+            msgspec.structs.replace(self, learning_rate=self.rate)
+        )
         return recorded

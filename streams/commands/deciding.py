@@ -88,7 +88,7 @@ def decide(
         cut=windows.now,
         validation_from=before[-max(1, round(_VALIDATION * len(before)))],
         half_life_ms=settings.profiles.half_life_long.milliseconds,
-        options=msgspec.structs.asdict(msgspec.convert({**asked.options, "half": half}, Options)),
+        options=msgspec.convert({**asked.options, "half": half}, Options).recorded(),
     )
     attempt = None if asked.force else repeated(attempts, task, generation.model.source, limits.new_events)
     if attempt is not None:

@@ -47,7 +47,11 @@ _GROUPS: Final = {
 @click.option("--steps", type=click.IntRange(min=1), default=120, show_default=True, help="At most.")
 @click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True, help="Pairs of a step.")
 @click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Batches of a step.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=2e-4, show_default=True)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="[default: 0.0002; of head and lora 0.002]",
+)
 @click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, show_default=True)
 @click.option("--dropout", type=click.FloatRange(min=0, max=0.9), default=0.1, show_default=True)
 @click.option(
@@ -140,7 +144,7 @@ def command(
     tensorboard: Path | None,
     back_translation: tuple[Path, Path] | None,
     as_json: bool,
-    **given: str | int | float | bool,
+    **given: str | int | float | bool | None,
 ) -> None:
     """Tune the model on what was clicked and bought after a search, and bought by who had bought what.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from encoders.training.learning import Learned, Learner
 from encoders.training.measure import Catalogue, Found, Judged, Score, judge, measure
 from encoders.training.mixing import Kept, mix
 from encoders.training.objective import Objective, contrast
+from encoders.training.options import Options
 from encoders.training.pairs import Examples, Pair, Probe, Seen, sampled
 
 NOTHING_MASKED = torch.zeros(2, 3, dtype=torch.bool)
@@ -140,6 +141,20 @@ def test_of_what_is_as_good_the_simplest_is_kept() -> None:
     assert simplest([np.full(10, 1.0), 1.6 + noise]) == 0  # 6 more: once in twenty that is chance
     assert simplest([np.full(10, 1.0), 1.7 + noise, 1.75 - noise]) == 1
     assert simplest([np.ones(1), np.full(1, 2.0)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "rate"),
+    [
+        ({}, 2e-4),
+        ({"tune": "full"}, 2e-4),
+        ({"tune": "lora"}, 2e-3),
+        ({"tune": "head"}, 2e-3),
+        ({"tune": "lora", "learning_rate": 5e-4}, 5e-4),
+    ],
+)
+def test_few_weights_are_trained_at_a_greater_rate_unless_one_is_given(asked: dict[str, Any], rate: float) -> None:
+    assert Options(**asked).recorded()["learning_rate"] == rate
 
 
 class Validated:
