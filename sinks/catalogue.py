@@ -13,8 +13,9 @@ from qdrant_client import grpc as qdrant
 
 from sinks.connection import timeout_of
 from sinks.identity import PointIds
-from sinks.points import Stored, Vector, dense_vector, number_of, read_vectors
 from sinks.retry import RetryPolicy, until_answered
+from sinks.stored import Stored, read_vectors
+from sinks.wire import Vector, dense_vector, number_of
 from sinks.words import Words, query_words
 from sinks.writes import MAJORITY
 

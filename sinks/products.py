@@ -12,8 +12,10 @@ from qdrant_client import grpc as qdrant
 from sinks.catalogue import Catalogue, Product
 from sinks.connection import timeout_of
 from sinks.identity import PointIds
-from sinks.points import JSON, Vector, product_point, read_vectors
+from sinks.points import product_point
 from sinks.retry import RetryPolicy, until_answered
+from sinks.stored import read_vectors
+from sinks.wire import JSON, Vector
 from sinks.words import product_words
 from sinks.writes import Write, new_version, write
 

@@ -12,8 +12,9 @@ from qdrant_client import grpc as qdrant
 
 from sinks.connection import timeout_of
 from sinks.ledgers import Ledger, ProfileState, decode_state
-from sinks.points import NO_ITEMS, StoredProfile, WireValue, read_profile
 from sinks.retry import PermanentReadError, RetryPolicy, until_answered
+from sinks.stored import StoredProfile, read_profile
+from sinks.wire import NO_ITEMS, WireValue
 from sinks.writes import Write, write
 
 _STATE = qdrant.WithPayloadSelector(

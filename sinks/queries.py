@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from sinks.clicks import ClickTable, query_hash
-from sinks.points import Vector
 from sinks.spelling import Vocabulary, respelt
+from sinks.wire import Vector
 from sinks.words import Words, query_words
 
 

@@ -16,13 +16,13 @@ import numpy as np
 from sinks.catalogue import Nearby, Product
 from sinks.derivation import Taste, Vector, centred, centring
 from sinks.ledgers import Ledger, ProfileState, is_query
-from sinks.points import JSON
 from sinks.prospects import Found, Hit
 from sinks.queries import Query
 from sinks.ranking import Ranking, RankingRules
 from sinks.reasons import Reason
 from sinks.snapshot import CatalogueSnapshot, Neighbours
 from sinks.statistics import NO_STATISTICS, Statistics
+from sinks.wire import JSON
 from sinks.words import Words
 
 _T = TypeVar("_T")

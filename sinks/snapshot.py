@@ -19,8 +19,9 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
 from sinks.connection import timeout_of
-from sinks.points import Vector, read_vectors
 from sinks.retry import RetryPolicy, until_answered
+from sinks.stored import read_vectors
+from sinks.wire import Vector
 
 SNAPSHOT_PRODUCTS: Final = 100_000
 """Most available products that are held in memory: 150 MB at 384 dimensions."""

@@ -12,7 +12,7 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
 from sinks.connection import channel_of, timeout_of
-from sinks.points import POINTS_FIELD, WirePoint, delimited
+from sinks.points import POINTS_FIELD, WirePoint
 from sinks.retry import (
     TRANSIENT,
     PermanentWriteError,
@@ -22,6 +22,7 @@ from sinks.retry import (
     permanent,
     until_answered,
 )
+from sinks.wire import delimited
 
 VERSION_LIMIT = 2**53
 """Qdrant compares numbers as float64: whole numbers below this are compared exactly."""

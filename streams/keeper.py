@@ -19,17 +19,10 @@ from qdrant_client import AsyncQdrantClient
 from encoders.client import EncoderClient
 from sinks.catalogue import Catalogue
 from sinks.changes import CatalogueChanges
-from sinks.collections import (
-    Generation,
-    Mean,
-    RefusedGeneration,
-    products_collection,
-    profiles_collection,
-    read_mean,
-    write_mean,
-)
+from sinks.collections import Generation, RefusedGeneration, products_collection, profiles_collection
 from sinks.generations import list_generations
 from sinks.identity import PointIds
+from sinks.mean import Mean, read_mean, write_mean
 from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
 from sinks.retry import RetryPolicy

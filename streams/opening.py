@@ -17,15 +17,14 @@ from sinks.collections import (
     Generation,
     Model,
     RefusedGeneration,
-    Replication,
     Source,
-    open_generation,
     products_collection,
     profiles_collection,
     read_generation,
 )
 from sinks.generations import change_generation, list_generations, served_generation
 from sinks.identity import PointIds
+from sinks.opening import Replication, open_generation
 from sinks.retry import RetryPolicy, until_answered
 from streams.generations import as_folded, generation_in_force, group_of, overruled
 from streams.groups import set_offsets

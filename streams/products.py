@@ -18,8 +18,8 @@ from encoders.client import EncoderClient, TextKind
 from encoders.text import clean
 from sinks.catalogue import UNSOURCED
 from sinks.catalogue import Product as StoredProduct
-from sinks.collections import Mean
 from sinks.derivation import Vector
+from sinks.mean import Mean
 from sinks.products import ProductStore
 from sinks.profiles import ProfileStore
 from sinks.support import landmarks_of

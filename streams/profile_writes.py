@@ -9,10 +9,11 @@ import numpy as np
 
 from sinks.derivation import Taste
 from sinks.ledgers import FAINTEST, ProfileState, encode_state, total_log_weight
-from sinks.points import JSON, interests_value, profile_point, wire_value
+from sinks.points import interests_value, profile_point
 from sinks.profiles import Held
 from sinks.reasons import texts_of
 from sinks.recommendation import Recommendation
+from sinks.wire import JSON, wire_value
 from sinks.writes import Write, new_version
 
 UNDERIVED: Final = 0

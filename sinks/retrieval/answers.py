@@ -10,8 +10,8 @@ from qdrant_client import grpc as qdrant
 
 from sinks.derivation import Taste
 from sinks.ledgers import ProfileState, add_log_weights, is_query
-from sinks.points import JSON, value_of
 from sinks.recommendation import Recommendation
+from sinks.wire import JSON, value_of
 
 
 class UnknownUser(LookupError):

@@ -18,7 +18,6 @@ from sinks.connection import DEFAULT_TIMEOUT_SECONDS, connect, timeout_of
 from sinks.derivation import DerivationRules, Taste, Vector, centred, centring, derive
 from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, Ledger, ProfileState, decode_state, is_query, total_log_weight
-from sinks.points import StoredProfile, dense_vector, number_of, read_profile
 from sinks.queries import Query, understood
 from sinks.ranking import RankingRules
 from sinks.reasons import texts_of
@@ -40,6 +39,8 @@ from sinks.retrieval.answers import (
 from sinks.retrieval.serving import Served, Serving
 from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy, describe, until_answered
 from sinks.snapshot import CatalogueSnapshot
+from sinks.stored import StoredProfile, read_profile
+from sinks.wire import dense_vector, number_of
 
 T = TypeVar("T")
 

@@ -13,10 +13,11 @@ from qdrant_client import AsyncQdrantClient
 
 from sinks.catalogue import Catalogue
 from sinks.changes import CatalogueChanges
-from sinks.collections import Generation, products_collection, read_generation, read_mean
+from sinks.collections import Generation, products_collection, read_generation
 from sinks.derivation import DerivationRules, Vector
 from sinks.generations import served_generation
 from sinks.identity import PointIds
+from sinks.mean import read_mean
 from sinks.retrieval.answers import MismatchedReader, NothingServed
 from sinks.retry import PermanentSinkError, RetryPolicy
 from sinks.snapshot import RecentSnapshot

@@ -14,7 +14,7 @@ from streams.commands.output import print_json, print_table
 from streams.settings import Settings
 
 if TYPE_CHECKING:
-    from streams.health import EncoderStatus, KafkaStatus, QdrantStatus, StatisticsStatus, Status
+    from streams.status import EncoderStatus, KafkaStatus, QdrantStatus, StatisticsStatus, Status
 
 
 @click.command("status")

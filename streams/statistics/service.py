@@ -20,10 +20,11 @@ from confluent_kafka.admin import AdminClient
 from qdrant_client import AsyncQdrantClient
 
 from sinks.catalogue import Catalogue
-from sinks.collections import Generation, RefusedGeneration, products_collection, read_generation, read_mean
+from sinks.collections import Generation, RefusedGeneration, products_collection, read_generation
 from sinks.derivation import Vector
 from sinks.generations import list_generations, served_generation
 from sinks.identity import PointIds
+from sinks.mean import read_mean
 from sinks.statistics_store import Head, Stamped, StatisticsStore, StoredHead
 from streams.generations import generation_in_force, statistics_group_of
 from streams.kafka import KafkaUnreachable, answered, connect_admin

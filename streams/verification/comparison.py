@@ -13,7 +13,7 @@ import numpy as np
 
 from sinks.derivation import DerivationRules, Taste, Vector
 from sinks.ledgers import FAINTEST, NOTHING, Ledger, ProfileState
-from sinks.points import StoredProfile
+from sinks.stored import StoredProfile
 from streams.profile_writes import UNDERIVED
 from streams.verification.recomputation import ORDER_DECAY, Recomputed, Rules
 

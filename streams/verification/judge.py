@@ -19,12 +19,13 @@ import numpy as np
 
 from encoders.client import EncoderClient, EncoderError, TextKind
 from sinks.catalogue import Catalogue
-from sinks.collections import Generation, products_collection, profiles_collection, read_generation, read_mean
+from sinks.collections import Generation, products_collection, profiles_collection, read_generation
 from sinks.derivation import Vector, derive
 from sinks.identity import PointIds
 from sinks.ledgers import Ledger, ProfileState, decode_state
-from sinks.points import StoredProfile
+from sinks.mean import read_mean
 from sinks.profiles import Held, held_of
+from sinks.stored import StoredProfile
 from sinks.support import UNKNOWN_CATALOGUE, Support
 from streams.generations import as_folded, connected
 from streams.partition_reader import PartitionReader

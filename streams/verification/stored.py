@@ -9,8 +9,8 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
 from sinks.connection import timeout_of
-from sinks.points import StoredProfile, read_profile
 from sinks.retry import RetryPolicy, until_answered
+from sinks.stored import StoredProfile, read_profile
 from sinks.writes import MAJORITY
 
 PAGE: Final = 256

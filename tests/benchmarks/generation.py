@@ -19,9 +19,10 @@ from services import running_qdrant
 
 from deploy.qdrant_server import find_binary
 from encoders.client import EncoderClient
-from sinks.collections import open_generation, profiles_collection
+from sinks.collections import profiles_collection
 from sinks.connection import connect
 from sinks.identity import PointIds
+from sinks.opening import open_generation
 from streams.garbage import collect_rarely, keep_freed_memory
 from streams.keeper import SWEPT_AT_ONCE, Keeper
 from streams.opening import new_generation

@@ -37,7 +37,13 @@ _STAGES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         ),
     ),
     ("pack", ("encode_state",)),
-    ("protobuf", ("(sinks/points.py", "_payload (streams/profile_writes.py", "upsert_request")),
+    (
+        "protobuf",
+        (
+            "(sinks/points.py", "(sinks/stored.py", "(sinks/wire.py", "_payload (streams/profile_writes.py",
+            "upsert_request",
+        ),
+    ),
     ("derive", ("(sinks/derivation.py",)),
     ("fold", ("(streams/profiles.py", "Updater._fold_user", "fold_event (streams/batches.py")),
     ("asking the encoder", ("(encoders/client.py",)),

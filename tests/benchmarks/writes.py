@@ -19,8 +19,9 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client import grpc as qdrant
 from qdrant_client.conversions.conversion import RestToGrpc
 
-from sinks.points import JSON, WirePoint, WireValue, profile_point, value_of
+from sinks.points import WirePoint, profile_point
 from sinks.profiles import Held, ProfileStore
+from sinks.wire import JSON, WireValue, value_of
 from sinks.writes import Write, new_version, upsert_request
 
 SHOP: Final = "online-retail"

@@ -13,12 +13,14 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client import grpc as qdrant
 
 from sinks.catalogue import Catalogue, Product
-from sinks.collections import Generation, Model, open_generation
+from sinks.collections import Generation, Model
 from sinks.connection import connect
 from sinks.identity import PointIds
-from sinks.points import JSON, product_point
+from sinks.opening import open_generation
+from sinks.points import product_point
 from sinks.products import ProductStore
 from sinks.retry import PermanentReadError
+from sinks.wire import JSON
 from sinks.words import product_words, query_words
 from sinks.writes import Write, write
 

@@ -10,17 +10,10 @@ import pytest
 from conditional_store import ConditionalStore, Unhurried
 from qdrant_client import AsyncQdrantClient, models
 
-from sinks.collections import (
-    Generation,
-    Mean,
-    Model,
-    RefusedGeneration,
-    open_generation,
-    read_generation,
-    read_mean,
-    write_mean,
-)
+from sinks.collections import Generation, Model, RefusedGeneration, read_generation
 from sinks.connection import connect
+from sinks.mean import Mean, read_mean, write_mean
+from sinks.opening import open_generation
 from sinks.points import payload_point
 from sinks.writes import Write, new_version, write
 

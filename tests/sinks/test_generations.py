@@ -9,7 +9,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient, models
 from services import running_qdrant
 
-from sinks.collections import Built, Generation, Model, RefusedGeneration, Source, open_generation, read_generation
+from sinks.collections import Built, Generation, Model, RefusedGeneration, Source, read_generation
 from sinks.connection import connect
 from sinks.generations import (
     StillServed,
@@ -19,6 +19,7 @@ from sinks.generations import (
     serve,
     served_generation,
 )
+from sinks.opening import open_generation
 from sinks.retry import PermanentSinkError
 
 

@@ -7,18 +7,9 @@ from hypothesis import strategies as st
 from qdrant_client import grpc as qdrant
 from qdrant_client.conversions.conversion import payload_to_grpc
 
-from sinks.points import (
-    JSON,
-    dense_vector,
-    interests_value,
-    payload_point,
-    product_point,
-    profile_point,
-    read_profile,
-    read_vectors,
-    value_of,
-    wire_value,
-)
+from sinks.points import interests_value, payload_point, product_point, profile_point
+from sinks.stored import read_profile, read_vectors
+from sinks.wire import JSON, dense_vector, value_of, wire_value
 
 ID = "5622e1c5-c11e-4bbf-8bfc-cd94ccbc2d80"
 LONG = np.array([0.6, 0.8], np.float32)

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from qdrant_client import AsyncQdrantClient
 
-from sinks.collections import Generation, Model, open_generation
+from sinks.collections import Generation, Model
 from sinks.connection import connect
 from sinks.identity import PointIds
+from sinks.opening import open_generation
 from sinks.points import profile_point
 from sinks.profiles import MISSING, Held, ProfileStore
 from sinks.writes import Write, new_version

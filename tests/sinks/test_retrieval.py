@@ -12,11 +12,13 @@ from qdrant_client import models
 import sinks.retrieval.serving
 from encoders.protocol import TextKind
 from encoders.testing import WordHashEncoder
-from sinks.collections import Generation, Mean, Model, open_generation, write_mean
+from sinks.collections import Generation, Model
 from sinks.connection import connect
 from sinks.derivation import DerivationRules, Vector
 from sinks.identity import PointIds
 from sinks.ledgers import Ledger, ProfileState, encode_state
+from sinks.mean import Mean, write_mean
+from sinks.opening import open_generation
 from sinks.points import product_point, profile_point
 from sinks.retrieval import (
     AsyncRecommender,

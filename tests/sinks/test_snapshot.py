@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from sinks.catalogue import Catalogue, Product
-from sinks.collections import Generation, Model, open_generation
+from sinks.collections import Generation, Model
 from sinks.connection import connect
 from sinks.identity import PointIds
+from sinks.opening import open_generation
 from sinks.products import ProductStore
 from sinks.snapshot import CatalogueSnapshot, RecentSnapshot
 

@@ -12,12 +12,14 @@ from qdrant_client import AsyncQdrantClient
 from services import running_qdrant
 
 import sinks.retrieval.serving
-from sinks.collections import Generation, Mean, Model, open_generation, write_mean
+from sinks.collections import Generation, Model
 from sinks.connection import connect
 from sinks.derivation import Vector
 from sinks.generations import drop_generation, serve
 from sinks.identity import PointIds
 from sinks.ledgers import Ledger, ProfileState, encode_state
+from sinks.mean import Mean, write_mean
+from sinks.opening import open_generation
 from sinks.points import product_point, profile_point
 from sinks.retrieval import AsyncRecommender, NothingServed
 from sinks.retry import PermanentReadError

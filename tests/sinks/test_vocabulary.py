@@ -6,8 +6,9 @@ import uuid
 
 import pytest
 
-from sinks.collections import Generation, Model, open_generation
+from sinks.collections import Generation, Model
 from sinks.connection import connect
+from sinks.opening import open_generation
 from sinks.spelling import NO_VOCABULARY, Vocabulary
 from sinks.vocabulary import RecentVocabulary, VocabularyStore
 

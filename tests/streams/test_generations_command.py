@@ -19,10 +19,11 @@ from machine import until
 from qdrant_client import AsyncQdrantClient
 from services import running_qdrant
 
-from sinks.collections import Built, Generation, Model, Source, open_generation, read_generation
+from sinks.collections import Built, Generation, Model, Source, read_generation
 from sinks.connection import connect
 from sinks.generations import serve, served_generation
 from sinks.identity import PointIds
+from sinks.opening import open_generation
 from sinks.points import product_point, profile_point
 from sinks.writes import Write, new_version, write
 from streams.commands import main

@@ -13,9 +13,11 @@ from qdrant_client import AsyncQdrantClient
 from services import running_qdrant
 
 from encoders.testing import WordHashEncoder
-from sinks.collections import Generation, Mean, Model, Source, open_generation, read_mean, write_mean
+from sinks.collections import Generation, Model, Source
 from sinks.connection import connect
 from sinks.identity import PointIds
+from sinks.mean import Mean, read_mean, write_mean
+from sinks.opening import open_generation
 from sinks.vocabulary import VocabularyStore
 from sinks.writes import new_version
 from streams.generations import group_of

@@ -21,9 +21,10 @@ from deploy.qdrant_server import QdrantServer
 from encoders.client import EncoderClient, ModelDescription, TextKind
 from encoders.errors import ModelError
 from encoders.recipe import identity, locate, read_recipe
-from sinks.collections import Generation, Model, open_generation
+from sinks.collections import Generation, Model
 from sinks.connection import connect
 from sinks.generations import serve
+from sinks.opening import open_generation
 from streams.models import model_in_force
 from streams.settings import Settings, load
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sinks.collections import Generation, Model, open_generation
+from sinks.collections import Generation, Model
 from sinks.connection import connect
 from sinks.identity import PointIds
 from sinks.ledgers import Ledger, ProfileState, encode_state
+from sinks.opening import open_generation
 from sinks.points import product_point, profile_point
 from sinks.writes import Write, new_version, write
 from streams.commands import main

@@ -19,10 +19,11 @@ from services import running_qdrant
 
 from encoders.client import EncoderClient
 from encoders.testing import WordHashEncoder
-from sinks.collections import Generation, open_generation
+from sinks.collections import Generation
 from sinks.connection import connect
 from sinks.generations import serve
 from sinks.identity import PointIds
+from sinks.opening import open_generation
 from sinks.profiles import ProfileStore
 from streams.existing import open_existing
 from streams.keeper import Keeper

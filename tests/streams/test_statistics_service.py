@@ -20,10 +20,11 @@ from qdrant_client import AsyncQdrantClient
 from services import running_qdrant
 
 from sinks.catalogue import Catalogue, Product
-from sinks.collections import Generation, Model, Source, open_generation
+from sinks.collections import Generation, Model, Source
 from sinks.connection import connect
 from sinks.generations import serve
 from sinks.identity import PointIds
+from sinks.opening import open_generation
 from sinks.products import ProductStore
 from sinks.statistics import Statistics
 from sinks.statistics_store import Head, StatisticsStore

@@ -17,19 +17,22 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from qdrant_client import AsyncQdrantClient
 
 from encoders.protocol import ModelDescription
-from sinks.collections import Generation, Model, Source, open_generation
+from sinks.collections import Generation, Model, Source
 from sinks.connection import connect
 from sinks.identity import PointIds
-from sinks.points import JSON, product_point, profile_point
+from sinks.opening import open_generation
+from sinks.points import product_point, profile_point
+from sinks.wire import JSON
 from sinks.writes import Write, new_version, write
 from streams import group_health, health
 from streams.app import create_app
 from streams.groups import set_offsets
-from streams.health import EncoderStatus, look
+from streams.health import look
 from streams.kafka import answered, connect_admin
 from streams.pipeline import Intake
 from streams.producer import EventProducer
 from streams.settings import Settings, load
+from streams.status import EncoderStatus
 from streams.topics import ensure_topics
 
 pytestmark = pytest.mark.end_to_end

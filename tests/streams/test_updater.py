@@ -19,11 +19,12 @@ from encoders.client import TextKind
 from encoders.testing import WordHashEncoder
 from sinks.catalogue import Catalogue
 from sinks.changes import CatalogueChanges
-from sinks.collections import Generation, Model, open_generation
+from sinks.collections import Generation, Model
 from sinks.connection import connect
 from sinks.derivation import DerivationRules
 from sinks.identity import PointIds
 from sinks.ledgers import NOTHING, Ledger, ProfileState
+from sinks.opening import open_generation
 from sinks.products import ProductStore
 from sinks.profiles import Held, ProfileStore
 from sinks.ranking import RankingRules

@@ -27,7 +27,8 @@ from sinks.derivation import DerivationRules, Taste, derive
 from sinks.generations import change_generation
 from sinks.identity import PointIds
 from sinks.ledgers import Debt, Ledger, ProfileState, add_log_weights, decode_state, encode_state
-from sinks.points import NO_ITEMS, StoredProfile, WireValue, wire_value
+from sinks.stored import StoredProfile
+from sinks.wire import NO_ITEMS, WireValue, wire_value
 from streams.addresses import read_addresses
 from streams.profile_writes import UNDERIVED
 from streams.profiles import Contribution, FoldEvent, FoldRules, fold, settle
