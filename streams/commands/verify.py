@@ -49,7 +49,7 @@ def command(settings: Settings, sample: int | None, generation: str | None, show
     made anew. docs/guarantees.md says more.
     """
     from streams.generations import resolved
-    from streams.verification.judge import verify
+    from streams.verification.verification import verify
 
     if generation is not None:
         settings = msgspec.structs.replace(settings, generation=generation)

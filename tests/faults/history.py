@@ -27,7 +27,7 @@ from streams.producer import EventProducer
 from streams.settings import Settings, load
 from streams.topics import committed_offsets, end_offsets, ensure_topics, first_offsets
 from streams.verification.findings import Verdict
-from streams.verification.judge import verify
+from streams.verification.verification import verify
 
 FOLDED_SECONDS: Final = 120.0
 SETTLED_SECONDS: Final = 30.0
