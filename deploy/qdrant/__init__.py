@@ -8,7 +8,7 @@ Qdrant server stands in its place and nothing else changes.
 Guarantees
     * A write is answered once the engine has logged and applied it: a killed process (`kill -9`) loses nothing
       that was acknowledged. A power cut or a kernel crash can lose what was written since the last flush: at most
-      a second, or `shards.UNFLUSHED_BYTES` a collection, whichever comes first.
+      a second, or `collection.UNFLUSHED_BYTES` a collection, whichever comes first.
     * Writes to one collection happen one after another, whole, so that a conditional upsert is atomic against
       every other write. A write whose caller has gone is finished all the same.
     * A request's points, vectors and filters are checked before any of it is applied (in a batch of operations: each
@@ -17,7 +17,7 @@ Guarantees
 
 Non-guarantees
     * Search is exact and brute force, one thread: about 2 ms a query at 50,000 vectors of 384 numbers, in
-      batches. It is good to `shards.COMFORTABLE_POINTS` points a collection, and logs a warning beyond.
+      batches. It is good to `catalogue.COMFORTABLE_POINTS` points a collection, and logs a warning beyond.
     * HNSW, quantisation, sharding and replication settings are accepted, reported back, and have no effect on answers.
       Of a collection without a graph (`hnsw_config.m` = 0) the vectors are kept packed until the first search, which
       waits for all of them to be laid open: 300 microseconds a point.

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy.qdrant.catalogue import Catalogue, FolderInUse, UnreadableFolder, replace_file
 from deploy.qdrant.compaction import keep_compact
 from deploy.qdrant.refusals import EngineFailed
 from deploy.qdrant.server import start
-from deploy.qdrant.shards import Catalogue, FolderInUse, UnreadableFolder, replace_file
 
 log = logging.getLogger("deploy.qdrant")
 

@@ -12,7 +12,8 @@ import asyncio
 import logging
 import time
 
-from deploy.qdrant.shards import Catalogue, others_first
+from deploy.qdrant.catalogue import Catalogue
+from deploy.qdrant.collection import others_first
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ import numpy as np
 import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
+from deploy.qdrant.answers import Selection
 from deploy.qdrant.packing import PACKED_PATH, fields_of
-from deploy.qdrant.points import Layout, Selection, point_ids
+from deploy.qdrant.points import Layout, point_ids
 from deploy.qdrant.refusals import invalid, unserved
 
 Condition = (

@@ -1,4 +1,4 @@
-"""Points between the wire and the engine: ids, vectors and payloads, both ways.
+"""Points from the wire to the engine: ids, vectors and payloads. The way back is in `deploy.qdrant.answers`.
 
 A profile is four vectors and more and twelve kilobytes of payload, so this is the hot path. A vector crosses as the
 bytes that it is on the wire, seen through a `memoryview`: half the cost of a list of Python floats.
@@ -7,7 +7,7 @@ bytes that it is on the wire, seen through a `memoryview`: half the cost of a li
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal, NamedTuple, TypeAlias, cast
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from qdrant_client import grpc as wire
 
 from deploy.qdrant import messages
-from deploy.qdrant.packing import LONG_STRING_BYTES, PACKED, VECTORS, Contents, fields_in, vectors_in
+from deploy.qdrant.packing import LONG_STRING_BYTES, PACKED, VECTORS, Contents
 from deploy.qdrant.refusals import invalid, unserved
 
 PointId = int | UUID | str
@@ -77,14 +77,6 @@ def point_id(message: wire.PointId) -> PointId:
 def point_ids(messages: Iterable[wire.PointId]) -> list[PointId]:
     """Ids in the order given."""
     return [point_id(message) for message in messages]
-
-
-def write_id(target: wire.PointId, identity: PointId) -> None:
-    """The engine's id as the client expects it: UUIDs in their canonical form."""
-    if isinstance(identity, int):
-        target.num = identity
-    else:
-        target.uuid = str(identity)
 
 
 def engine_points(points: Sequence[messages.Message], layout: Layout) -> dict[PointId, edge.Point]:
@@ -177,7 +169,7 @@ def _row(dense: bytes, name: str, slot: VectorSlot, kind: str) -> bytes:
     if slot.kind != kind:
         raise invalid(f"vector {name!r} is configured as {slot.kind}, not {kind}")
     size = 4 * slot.size
-    if dense.startswith(_header(size)) and len(dense) == len(_header(size)) + size:
+    if dense.startswith(header(size)) and len(dense) == len(header(size)) + size:
         return dense[-size:]
     # Of another size, or not packed, or with something else in it.
     values = wire.DenseVector.FromString(dense).data
@@ -187,7 +179,7 @@ def _row(dense: bytes, name: str, slot: VectorSlot, kind: str) -> bytes:
 
 
 @cache
-def _header(size: int) -> bytes:
+def header(size: int) -> bytes:
     """What comes before the numbers in a serialised `qdrant.DenseVector` of so many bytes of them."""
     return bytes(wire.DenseVector(data=[0.0] * (size // 4)).SerializeToString()[:-size])
 
@@ -245,12 +237,13 @@ def _as_stored(rows: Rows, slot: VectorSlot) -> NDArray[np.floating]:
 def opened_vectors(kept: bytes, slots: VectorSlots) -> dict[str, EngineVector]:
     """Vectors that were packed, for the engine to keep."""
     return {
-        one.name: _engine_vector([row.tobytes() for row in _rows(one, slots[one.name])], slots[one.name])
+        one.name: _engine_vector([row.tobytes() for row in stored_rows(one, slots[one.name])], slots[one.name])
         for one in messages.KeptVectors.FromString(kept).vectors
     }
 
 
-def _rows(kept: messages.Message, slot: VectorSlot) -> NDArray[np.float32]:
+def stored_rows(kept: messages.Message, slot: VectorSlot) -> NDArray[np.float32]:
+    """The rows of a vector that was packed, [k, d]; one for a slot of the kind `dense`."""
     return np.frombuffer(kept.numbers, slot.stored).astype("<f4").reshape(-1, slot.size)
 
 
@@ -316,118 +309,3 @@ def plain_value(value: wire.Value) -> Json:
     if kind == "bool_value":
         return bool(value.bool_value)
     return None
-
-
-def write_value(target: wire.Value, value: Json) -> None:
-    """Fill one protobuf `Value`. Integers beyond 64 bits become doubles, as on the wire of a server."""
-    if isinstance(value, str):
-        target.string_value = value
-    elif value is None:
-        target.null_value = wire.NULL_VALUE
-    elif isinstance(value, bool):
-        target.bool_value = value
-    elif isinstance(value, int):
-        if -(2**63) <= value < 2**63:
-            target.integer_value = value
-        else:
-            target.double_value = float(value)
-    elif isinstance(value, float):
-        target.double_value = value
-    elif isinstance(value, Mapping):
-        target.struct_value.SetInParent()
-        for key, item in value.items():
-            write_value(target.struct_value.fields[key], item)
-    else:
-        target.list_value.SetInParent()
-        for item in value:
-            write_value(target.list_value.values.add(), item)
-
-
-def write_vectors(target: wire.VectorsOutput, vector: object) -> None:
-    """Fill a point's vectors: alone when the collection has one without a name, else by name."""
-    if isinstance(vector, Mapping):
-        target.vectors.SetInParent()
-        for name, value in vector.items():
-            _write_vector(target.vectors.vectors[name], value)
-    elif vector is not None:
-        _write_vector(target.vector, vector)
-
-
-def _write_vector(target: wire.VectorOutput, value: object) -> None:
-    if isinstance(value, edge.SparseVector):
-        target.sparse.indices.extend(value.indices)
-        target.sparse.values.extend(value.values)
-        return
-    if not isinstance(value, Sequence):
-        raise TypeError(f"the engine returned a vector of type {type(value).__name__}")
-    if value and isinstance(value[0], Sequence):
-        for row in value:
-            target.multi_dense.vectors.add().data.extend(row)
-    else:
-        target.dense.data.extend(value)
-
-
-class Selection(NamedTuple):
-    """What of a point is asked for."""
-
-    payload: bool | list[str] | edge.PayloadSelector
-    """As the engine is asked: with what is packed, where some of that may be asked for."""
-    vectors: bool | list[str]
-    keeps: Callable[[str], bool] | None
-    """Whether a whole field is asked for; None: every field is."""
-
-
-def retrieved(target: wire.RetrievedPoint, record: edge.Record, selection: Selection, slots: VectorSlots) -> None:
-    """One point of a retrieval or a scroll."""
-    write_id(target.id, record.id)
-    _write_contents(target, record, selection, slots)
-    _write_order(target, record.order_value)
-
-
-def scored(hit: edge.ScoredPoint, selection: Selection, slots: VectorSlots) -> wire.ScoredPoint:
-    """One point of a query's answer."""
-    point = wire.ScoredPoint()  # filled field by field: a third of the cost of keyword arguments
-    write_id(point.id, hit.id)
-    point.score = hit.score
-    point.version = hit.version
-    _write_contents(point, hit, selection, slots)
-    _write_order(point, hit.order_value)
-    return point
-
-
-def _write_contents(
-    target: wire.RetrievedPoint | wire.ScoredPoint,
-    found: edge.Record | edge.ScoredPoint,
-    selection: Selection,
-    slots: VectorSlots,
-) -> None:
-    payload = found.payload or {}
-    packed = payload.get(PACKED)
-    if isinstance(packed, str):
-        target.MergeFromString(fields_in(packed))
-        if selection.keeps is not None:
-            for name in [name for name in target.payload if not selection.keeps(name)]:
-                del target.payload[name]
-    for name, value in payload.items():
-        if name != PACKED:
-            write_value(target.payload[name], value)
-    if selection.vectors and found.vector is not None:  # some of the engine's queries return them unasked
-        write_vectors(target.vectors, found.vector)
-        if isinstance(packed, str):
-            _write_kept(target.vectors, vectors_in(packed), selection.vectors, slots)
-
-
-def _write_kept(target: wire.VectorsOutput, kept: bytes, asked: bool | list[str], slots: VectorSlots) -> None:
-    for one in messages.KeptVectors.FromString(kept).vectors:
-        if asked is True or one.name in cast("list[str]", asked):
-            output, slot = target.vectors.vectors[one.name], slots[one.name]
-            for row in _rows(one, slot):
-                dense = output.multi_dense.vectors.add() if slot.kind == "multi" else output.dense
-                dense.MergeFromString(_header(row.nbytes) + row.tobytes())
-
-
-def _write_order(point: wire.RetrievedPoint | wire.ScoredPoint, value: int | float | None) -> None:
-    if isinstance(value, int):
-        point.order_value.int = value
-    elif value is not None:
-        point.order_value.float = value

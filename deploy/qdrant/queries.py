@@ -8,11 +8,12 @@ from typing import cast
 import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
+from deploy.qdrant.catalogue import Catalogue
+from deploy.qdrant.collection import Collection
 from deploy.qdrant.filters import engine_filter, optional_filter, selection
 from deploy.qdrant.packing import VECTORS, paths_in
 from deploy.qdrant.points import DEFAULT_VECTOR, EngineVector, PointId, point_id, query_vector
 from deploy.qdrant.refusals import invalid, not_found, unserved
-from deploy.qdrant.shards import Catalogue, Collection
 
 ScoringQuery = edge.Query | edge.Fusion | edge.OrderBy | edge.Sample | edge.Mmr
 

@@ -15,10 +15,12 @@ import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
 from deploy.qdrant import messages, queries, refusals, writes
+from deploy.qdrant.answers import retrieved, scored, write_id
+from deploy.qdrant.catalogue import Catalogue
+from deploy.qdrant.collection import IDS_A_STEP, Collection, others_first, steps
 from deploy.qdrant.filters import optional_filter, selection
 from deploy.qdrant.packing import VECTORS, parts_in, paths_in
-from deploy.qdrant.points import point_id, point_ids, retrieved, scored, write_id
-from deploy.qdrant.shards import IDS_A_STEP, Catalogue, Collection, others_first, steps
+from deploy.qdrant.points import point_id, point_ids
 
 log = logging.getLogger(__name__)
 

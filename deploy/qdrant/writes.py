@@ -12,11 +12,11 @@ import qdrant_edge as edge
 from qdrant_client import grpc as wire
 
 from deploy.qdrant import messages, refusals
+from deploy.qdrant.collection import IDS_A_STEP, MIN_POINT_BYTES, POINTS_A_STEP, Collection, Step, steps
 from deploy.qdrant.filters import engine_filter, optional_filter
 from deploy.qdrant.packing import VECTORS, paths_in
 from deploy.qdrant.points import Json, PointId, engine_points, engine_vectors, plain_payload, point_id, point_ids
 from deploy.qdrant.schemas import index_schema
-from deploy.qdrant.shards import IDS_A_STEP, MIN_POINT_BYTES, POINTS_A_STEP, Collection, Step, steps
 
 _UPDATE_MODES = {
     wire.UpdateMode.Value("Upsert"): edge.UpdateMode.Upsert,
