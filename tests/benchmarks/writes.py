@@ -11,6 +11,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 import numpy as np
+from benchmarks.at_rest import Kept, bytes_of, bytes_of_one
 from benchmarks.generation import Cost, KeptGeneration, OwnQdrant, own_qdrant
 from benchmarks.real_data import lines, products, text_of
 from benchmarks.rows import Bound, Options, Row, side_by_side
@@ -44,7 +45,7 @@ def measure(options: Options) -> Iterator[Row]:
     with own_qdrant() as own:
         shop = own.run(_shop(own, options))
         profiles = own.run(_derived(shop))
-        yield from _stored(own, profiles)
+        yield from _stored(profiles)
         client = own.run(_bare_client(own))
         for at_once, in_all in CALLS:
             some = profiles[: options.scaled(in_all)]
@@ -105,29 +106,32 @@ def _taken_apart(point: WirePoint) -> Profile:
     )
 
 
-def _stored(own: OwnQdrant, profiles: Sequence[Profile]) -> Iterator[Row]:
-    by_size = sorted(profiles, key=_size)
-    for who, profile, goal in (("median", by_size[len(by_size) // 2], 12), ("fullest", by_size[-1], 20)):
-        state, candidates = len(str(profile.payload["state"])), len(profile.payload["candidates"])
+def _stored(profiles: Sequence[Profile]) -> Iterator[Row]:
+    by_size = sorted(map(_kept, profiles), key=lambda kept: kept.size)
+    note = f"on disk, by Qdrant's engine as a server keeps it, without its log; {len(by_size):,} customers of {SHOP}"
+    vectors = sum(kept.bytes_of_vectors for kept in by_size) / len(by_size)
+    yield Row(
+        name="a profile stored, the mean",
+        value=bytes_of(by_size) / 1000,
+        unit="KB",
+        note=f"{note}; {vectors:,.0f} bytes of vectors",
+    )
+    for who, kept, goal in (("median", by_size[len(by_size) // 2], 12), ("fullest", by_size[-1], 20)):
+        state = len(str(kept.payload["state"]))
         yield Row(
             name=f"a profile stored, the {who} shopper",
-            value=_size(profile) / 1000,
+            value=bytes_of_one(kept) / 1000,
             unit="KB",
             bound=Bound(goal, None, "lower"),
-            note=(
-                f"state {state:,} bytes, candidates {candidates:,}, vectors {2 * _numbers(profile):,}; payload as on "
-                f"the wire, vectors in float16; {own.kind} Qdrant, {len(profiles):,} customers of {SHOP}"
-            ),
+            note=f"{note}; {kept.bytes_of_vectors:,} bytes of vectors, and before compression {state:,} of state",
         )
 
 
-def _size(profile: Profile) -> int:
-    """Bytes at rest: those on the wire, but two bytes a number of a vector instead of four."""
-    return len(profile.point) - 2 * _numbers(profile)
-
-
-def _numbers(profile: Profile) -> int:
-    return sum(part.size for part in (profile.long, profile.short, profile.interests) if part is not None)
+def _kept(profile: Profile) -> Kept:
+    """As Qdrant gets it."""
+    payload = {name: value_of(value) for name, value in qdrant.PointStruct.FromString(profile.point).payload.items()}
+    named = {"long": profile.long, "short": profile.short, "interests": profile.interests}
+    return Kept({name: vectors for name, vectors in named.items() if vectors is not None}, payload)
 
 
 async def _write_profiles(own: OwnQdrant, shop: KeptGeneration, profiles: Sequence[Profile], at_once: int) -> Cost:
