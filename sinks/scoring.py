@@ -150,52 +150,55 @@ def new_features(
     together: Floats, likeness: Floats, related: Floats, kin: Floats, product: Product, searched: Searched
 ) -> Floats:
     """[n, features] of products that are new to the person. `related` and `kin` are by `together_of`."""
-    return np.stack(
-        [
-            together,
-            likeness,
-            related,
-            kin,
-            searched.viewed,
-            np.log1p(product.sold_20),
-            np.log1p(product.sold_5),
-            np.log1p(product.clicked),
-            searched.asked,
-            searched.just_clicked,
-            np.exp(-product.age_ms / (_FRESH_DAYS * DAY_MS)),
-            product.never_sold,
-            _repeatable(product.repeats, product.buyers),
-            product.surprise,
-            np.ones(len(together)),
-        ],
-        axis=1,
+    return _features(
+        len(together),
+        together,
+        likeness,
+        related,
+        kin,
+        searched.viewed,
+        np.log1p(product.sold_20),
+        np.log1p(product.sold_5),
+        np.log1p(product.clicked),
+        searched.asked,
+        searched.just_clicked,
+        np.exp(-product.age_ms / (_FRESH_DAYS * DAY_MS)),
+        product.never_sold,
+        _repeatable(product.repeats, product.buyers),
+        product.surprise,
+        1.0,
     )
 
 
 def bought_features(together: Floats, likeness: Floats, product: Product, habit: Habit) -> Floats:
     """[n, features] of products that the person bought before."""
     days = habit.since_ms / DAY_MS
-    ones = np.ones(len(together))
     person = (habit.repeats + _REPEATABLE_PRIOR[0]) / (habit.later_lines + _REPEATABLE_PRIOR[1])
-    return np.stack(
-        [
-            together,
-            likeness,
-            np.log1p(product.sold_20),
-            np.log1p(product.sold_5),
-            np.exp(-product.age_ms / (_FRESH_DAYS * DAY_MS)),
-            _repeatable(product.repeats, product.buyers),
-            np.log1p(3.0 * habit.times),
-            np.log1p(3.0 * habit.recency),
-            habit.times / np.maximum(habit.orders_since_first, 1.0),
-            np.log1p(np.minimum(days, 400.0) / 30.0),
-            math.log(person) * ones,
-            math.log1p(habit.orders) * ones,
-            np.log1p(3.0 * np.exp2(-days / 60.0)),
-            ones,
-        ],
-        axis=1,
+    return _features(
+        len(together),
+        together,
+        likeness,
+        np.log1p(product.sold_20),
+        np.log1p(product.sold_5),
+        np.exp(-product.age_ms / (_FRESH_DAYS * DAY_MS)),
+        _repeatable(product.repeats, product.buyers),
+        np.log1p(3.0 * habit.times),
+        np.log1p(3.0 * habit.recency),
+        habit.times / np.maximum(habit.orders_since_first, 1.0),
+        np.log1p(np.minimum(days, 400.0) / 30.0),
+        math.log(person),
+        math.log1p(habit.orders),
+        np.log1p(3.0 * np.exp2(-days / 60.0)),
+        1.0,
     )
+
+
+def _features(products: int, *columns: Floats | float) -> Floats:
+    """[products, columns]. Of some hundred products np.stack takes nearly twice as long."""
+    features = np.empty((products, len(columns)))
+    for place, column in enumerate(columns):
+        features[:, place] = column
+    return features
 
 
 def _repeatable(repeats: Floats, buyers: Floats) -> Floats:

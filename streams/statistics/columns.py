@@ -60,15 +60,17 @@ class Columns:
 
     def products(self, rows: Rows, at: int) -> Product:
         """As of `at`; what has decayed already isn't made more again."""
-        first = self.first_sold[rows]
-        first = np.where(is_news(first, self.announced[rows], at), self.announced[rows], first)
+        first, announced = self.first_sold[rows], self.announced[rows]
+        first = np.where(is_news(first, announced, at), announced, first)
         never = first == NEVER
+        age = np.maximum(at - first, 0).astype(np.float64)
+        age[never] = np.inf
         since = max(at, self.as_of)
         return Product(
             sold_20=self.sold_20[rows] / self.gain("sold_20", since),
             sold_5=self.sold_5[rows] / self.gain("sold_5", since),
             clicked=self.clicked[rows] / self.gain("clicked", since),
-            age_ms=np.where(never, np.inf, np.maximum(at - np.where(never, 0, first), 0)),
+            age_ms=age,
             never_sold=never.astype(np.float64),
             buyers=self.buyers[rows],
             repeats=self.repeats[rows],

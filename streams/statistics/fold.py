@@ -33,7 +33,7 @@ from streams.statistics.offering import Offered, Offering, Rows, Similarities
 from streams.statistics.pairs import Pairs
 from streams.statistics.relations import Relations
 from streams.statistics.searching import Click, Clicks, Searchers
-from streams.statistics.shoppers import BOUGHT, Shopper
+from streams.statistics.shoppers import Shopper
 
 Likeness = Callable[[Sequence[str]], Neighbourhood]
 """Finds, for each of these products, those of like text among them: s = max(0, centred cosine)⁴."""
@@ -248,29 +248,26 @@ class StatisticsFold:
         self.lines += len(rows)
         known = self._among(bought["row"], rows)
         again = bought["row"][known].astype(np.int64)
-        new = rows[~self._among(rows, again)]
+        new = rows[~self._among(rows, again)] if len(again) else rows
         shopper.orders += 1
         shopper.repeats += len(again)
         shopper.later_lines += len(again) + (len(new) if shopper.orders > 1 else 0)
         shopper.last_ts = max(shopper.last_ts, ts)
-        bought["recency"][known] *= ORDER_DECAY ** (shopper.orders - bought["last"][known])
-        bought["recency"][known] += 1.0
-        bought["times"][known] += 1
-        bought["last"][known] = shopper.orders
-        bought["last_ts"][known] = ts
-        columns.repeats[again] += 1.0
+        if len(again):
+            bought["recency"][known] *= ORDER_DECAY ** (shopper.orders - bought["last"][known])
+            bought["recency"][known] += 1.0
+            bought["times"][known] += 1
+            bought["last"][known] = shopper.orders
+            bought["last_ts"][known] = ts
+            columns.repeats[again] += 1.0
         columns.buyers[new] += 1.0
         columns.first_sold[new] = np.minimum(columns.first_sold[new], ts)
         columns.add("sold_5", rows, ts, times=2.0**self.halvings)
         columns.add("sold_20", rows, ts, times=2.0**self.halvings)
         if len(new):
             new = new[-_HISTORY:]
-            lines = np.zeros(len(new), BOUGHT)
-            lines["row"], lines["times"], lines["recency"] = new, 1, 1.0
-            lines["first"] = lines["last"] = shopper.orders
-            lines["last_ts"] = ts
             self.pairs.add(new, bought["row"].astype(np.int64), ts)
-            bought = np.concatenate([bought, lines])
+            bought = shopper.with_lines(new, ts)
             if len(bought) > _HISTORY:
                 bought = bought[np.argsort(bought["last"], kind="stable")[-_HISTORY:]]
         shopper.bought = bought

@@ -45,8 +45,8 @@ class Pairs:
         history = np.concatenate([before, bought])
         weight = 2.0 ** ((at - self._as_of) / _HALF_LIFE_MS) / len(history)
         # What was bought before gains as well; of two that are new, each gains in its own turn.
-        rows = np.concatenate([np.repeat(bought, len(history)), np.tile(before, len(bought))])
-        columns = np.concatenate([np.tile(history, len(bought)), np.repeat(bought, len(before))])
+        rows = np.concatenate([np.repeat(bought, len(history)), *[before] * len(bought)])
+        columns = np.concatenate([*[history] * len(bought), np.repeat(bought, len(before))])
         self._gathered.append((rows, columns, np.full(len(rows), weight)))
         self._waiting += len(rows)
         if self._waiting > _GATHERED:

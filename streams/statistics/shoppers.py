@@ -25,6 +25,16 @@ class Shopper:
     later_lines: int = 0
     last_ts: int = 0
 
+    def with_lines(self, rows: NDArray[np.int64], ts: int) -> NDArray[np.void]:
+        """`bought`, and a row each for these, which are in it for the first time, by the latest order."""
+        grown = np.empty(len(self.bought) + len(rows), BOUGHT)
+        grown[: len(self.bought)] = self.bought
+        lines = grown[len(self.bought) :]
+        lines["row"], lines["times"], lines["recency"] = rows, 1, 1.0
+        lines["first"] = lines["last"] = self.orders
+        lines["last_ts"] = ts
+        return grown
+
 
 def habit_of(shopper: Shopper, which: NDArray[np.bool_], ts: int) -> Habit:
     """What a user did with those of the products they bought."""
