@@ -207,16 +207,19 @@ def _known_keys(
 ) -> list[tuple[str, float, Vector]]:
     """(key, log-weight, vector) of the strongest keys with a vector; a product in both ledgers is one key."""
     searches, purchases = state
-    merged = dict(zip(purchases.keys, purchases.history["weight"].tolist(), strict=True))
+    weights = dict(zip(purchases.keys, purchases.history["weight"].tolist(), strict=True))
     for key, weight in zip(searches.keys, searches.history["weight"].tolist(), strict=True):
-        merged[key] = add_log_weights(merged[key], weight) if key in merged else weight
+        weights[key] = add_log_weights(weights[key], weight) if key in weights else weight
     queries = searches.query_vectors
-    known = []
-    for key, weight in merged.items():
-        query = queries.get(key)
-        if query is not None:
-            known.append((key, weight + math.log2(support.confidence(query)), query.restored()))
-        elif (vector := products.get(key[1:])) is not None:
+    for key, query in queries.items():
+        weights[key] += math.log2(support.confidence(query))
+    known: list[tuple[str, float, Vector]] = []
+    for key in sorted(weights, key=weights.__getitem__, reverse=True):
+        weight = weights[key]
+        if len(known) >= CLUSTERED_KEYS and weight < known[-1][1]:  # of equals the first by name are taken
+            break
+        vector = queries[key].restored() if key in queries else products.get(key[1:])
+        if vector is not None:
             known.append((key, weight, vector))
     known.sort(key=_strongest_first)
     return known[:CLUSTERED_KEYS]
