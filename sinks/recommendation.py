@@ -95,6 +95,26 @@ def stored_recommendation(payload: Mapping[str, JSON]) -> Recommendation:
     )
 
 
+class NearText(NamedTuple):
+    """What is near a query's text, whoever asks, and what has its words: the `depth` best of each."""
+
+    nearby: list[Nearby]
+    worded: list[Nearby]
+    depth: int
+
+
+async def near_text(
+    catalogue: Products, query: Query, mean: Vector, limit: int, *, kind: str | None = None
+) -> NearText:
+    """What a list of so many items begins from: it can be asked for before anything is known of the person."""
+    return await _near_text(catalogue, query, mean, _DEPTH * limit, kind)
+
+
+async def _near_text(catalogue: Products, query: Query, mean: Vector, depth: int, kind: str | None) -> NearText:
+    (direction,) = centred(query.vector[None] / max(float(np.linalg.norm(query.vector)), 1e-9), mean)
+    return NearText(*await catalogue.for_text(direction, query.words, depth, kind=kind), depth)
+
+
 async def recommend(
     catalogue: Products,
     states: Sequence[ProfileState],
@@ -104,17 +124,19 @@ async def recommend(
     *,
     kind: str | None = None,
     query: Query | None = None,
+    near: NearText | None = None,
     snapshot: CatalogueSnapshot | None = None,
     statistics: Statistics = NO_STATISTICS,
 ) -> list[list[Recommendation]]:
     """A list for each profile, from as few calls of Qdrant as their number allows.
 
     `kind` (product, content, ad) restricts what is shown. With `query` only products near it, and those that others
-    clicked after it, are, in the order that the query and the person give together. A person of whom nothing is known
-    gets what is popular, by the `statistics`, or what is near the query. With a `snapshot`, what is near is looked up
+    clicked after it, are, in the order that the query and the person give together; `near` is what is near it, where
+    that was asked for already. A person of whom nothing is known gets what is popular, by the `statistics`, or what is
+    near the query. With a `snapshot`, what is near is looked up
     in that, instead of asking Qdrant.
     """
-    asking = _Asking(catalogue, snapshot, mean, rules, kind, query, statistics)
+    asking = _Asking(catalogue, snapshot, mean, rules, kind, query, near, statistics)
     lists = await asking.lists(states, tastes, _DEPTH * rules.limit)
     if rules.exclude_bought:
         # What lies nearest to people is what they bought: where too little else came with it, look further.
@@ -143,7 +165,7 @@ async def search(
     Ranked by closeness of text, by what others clicked after the query, and by what is popular.
     """
     rules = RankingRules(limit, exposure=0.0)
-    asking = _Asking(catalogue, None, mean, rules, kind, query, statistics)
+    asking = _Asking(catalogue, None, mean, rules, kind, query, None, statistics)
     products, (hits,), found = await asking.near_query(query, [], _DEPTH * limit)
     ranking = Ranking(_NOBODY, Taste(statistics.as_of, None, None, ()), found, rules, statistics)
     near, similarity = {one.product_id: one for one in products}, dict(hits)
@@ -163,6 +185,7 @@ class _Asking:
     rules: RankingRules
     kind: str | None
     query: Query | None
+    near: NearText | None
     statistics: Statistics
 
     async def lists(
@@ -224,7 +247,10 @@ class _Asking:
         directions = np.stack([*asked, query.vector])
         lengths = np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-9)
         directions = centred(directions / lengths, self.mean)
-        nearby, worded = await self.catalogue.for_text(directions[-1], query.words, depth, kind=self.kind)
+        near = self.near
+        if near is None or near.depth < depth:
+            near = await _near_text(self.catalogue, query, self.mean, depth, self.kind)
+        nearby, worded, _ = near
         words = {one.product_id: one.score for one in worded}
         nearby = [*{one.product_id: one for one in [*nearby, *worded]}.values()]
         rows, clicks = self.statistics.clicks.of(query.hash)

@@ -21,7 +21,7 @@ from sinks.ledgers import NOTHING, Ledger, ProfileState, decode_state, is_query,
 from sinks.queries import Query, understood
 from sinks.ranking import RankingRules
 from sinks.reasons import texts_of
-from sinks.recommendation import Recommendation, recommend, search, stored_recommendation
+from sinks.recommendation import Recommendation, near_text, recommend, search, stored_recommendation
 from sinks.retrieval.answers import (
     FoundProduct,
     InterestView,
@@ -324,7 +324,12 @@ class AsyncRecommender:
         kind: str | None,
         query: Query | None,
     ) -> list[RecommendationList]:
-        stored = await self._read(serving, user_ids, _STATE)
+        reading, near = self._read(serving, user_ids, _STATE), None
+        if query is None:
+            stored = await reading
+        else:
+            searching = near_text(serving.catalogue, query, serving.mean, ranking.limit, kind=kind)
+            stored, near = await asyncio.gather(reading, searching)
         known = [user_id for user_id in dict.fromkeys(user_ids) if user_id in stored]
         states = [decode_state(stored[user_id].state) for user_id in known]
         tastes = await self._tastes(serving, states, moment)
@@ -339,6 +344,7 @@ class AsyncRecommender:
             ranking,
             kind=kind,
             query=query,
+            near=near,
             snapshot=snapshot,
             statistics=await serving.statistics.get(),
         )
