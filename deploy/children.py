@@ -34,7 +34,9 @@ class Child:
         log: Path,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
+        niceness: int = 0,
     ) -> None:
+        """`niceness` is that of nice(1): above 0, it leaves the cores to whoever else wants them."""
         self.name = name
         self.log = log
         self._killed = False
@@ -50,6 +52,9 @@ class Child:
                 cwd=directory,
                 start_new_session=True,
             )
+        if niceness > os.getpriority(os.PRIO_PROCESS, 0):  # less than one's own is for root to give
+            with contextlib.suppress(ProcessLookupError):  # it has ended already, and says why
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
 
     @property
     def pid(self) -> int:

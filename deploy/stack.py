@@ -8,12 +8,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from deploy.data_directory import DataDirectory
 from deploy.kafka import Kafka
 from deploy.qdrant_server import QdrantServer
 from deploy.supervisor import RestartPolicy, Service, Stage, Supervisor
+
+BEHIND_THE_OTHERS: Final = 10
+"""Niceness of what profiles don't wait for: it is seconds behind by design, and a batch of it holds a core for long."""
 
 
 class NothingListens(Exception):
@@ -160,7 +163,7 @@ class Stack:
             )
             for number in range(1, self._workers + 1)
         ]
-        statistics = Service("statistics", self._programs.statistics, environment)
+        statistics = Service("statistics", self._programs.statistics, environment, niceness=BEHIND_THE_OTHERS)
         return [Stage(services, then=lambda: self._programs.make_topics(endpoints)), Stage([*workers, statistics])]
 
 

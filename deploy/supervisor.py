@@ -34,7 +34,8 @@ class Service:
     """One process to keep running.
 
     `ready` is asked again and again after each start, until it says yes; one that doesn't within `ready_seconds`
-    can't be kept running. It is asked from the supervisor's thread, which waits for the answer: be brief.
+    can't be kept running. It is asked from the supervisor's thread, which waits for the answer: be brief. `niceness`
+    is that of nice(1).
     """
 
     name: str
@@ -43,6 +44,7 @@ class Service:
     ready: Callable[[], bool] = at_once
     ready_seconds: float = 600.0
     drain_seconds: float = 30.0
+    niceness: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,13 @@ class Supervisor:
 
     def _spawn(self, one: _Running) -> None:
         service = one.service
-        one.child = Child(service.name, service.command, log=self._log(service), environment=service.environment)
+        one.child = Child(
+            service.name,
+            service.command,
+            log=self._log(service),
+            environment=service.environment,
+            niceness=service.niceness,
+        )
         assert self._reaper is not None
         self._reaper.watch(one.child.pid)
         one.started += 1

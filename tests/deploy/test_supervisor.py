@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -267,3 +268,17 @@ def test_the_last_run_s_log_is_kept_beside(tmp_path: Path) -> None:
     supervisor.stop()
     assert (tmp_path / "worker.log.1").read_text() == "the last run\n"
     assert (tmp_path / "worker.log").read_text() == "hello from worker\n"
+
+
+def test_a_service_leaves_the_cores_to_the_others_if_it_is_told_to(tmp_path: Path) -> None:
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    worker = steady(tmp_path / "journal", "worker")
+    statistics = replace(steady(tmp_path / "journal", "statistics"), niceness=mine + 5)
+    supervisor = Supervisor([Stage([worker, statistics])], logs=tmp_path, report=lambda _: None)
+    supervisor.start()
+    try:
+        pids = supervisor.pids()
+        assert os.getpriority(os.PRIO_PROCESS, pids["worker"]) == mine
+        assert os.getpriority(os.PRIO_PROCESS, pids["statistics"]) == mine + 5
+    finally:
+        supervisor.stop()
