@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from benchmarks.real_data import products, purchases
 from benchmarks.rows import Bound, Options, Row
-from benchmarks.shop import Event, Machine, Shop, Taken, machine, sending
+from benchmarks.shop import ACQUAINTED, DISTINCT_USERS, Event, Machine, Shop, Taken, machine, sending
 from qdrant_client import grpc as qdrant
 
 from sinks.collections import profiles_collection
@@ -27,7 +27,6 @@ from sinks.identity import PointIds
 from streams.generations import FIRST, connected
 from streams.secret import read_secret
 
-USERS: Final = 10_000
 WARMING: Final = 5000
 BURST: Final = 15_000  # events, taken in as fast as may be: half load is half of that rate
 SECONDS: Final = 20
@@ -49,8 +48,8 @@ def measure(options: Options) -> Iterator[Row]:
     with machine() as running:
         running.stock()
         watch = Watch(running)
-        both, purchases = Shop(USERS), Shop(USERS, searches=0.0, seed=2)
-        watch.take(both.events(options.scaled(WARMING)))
+        both, purchases = Shop(DISTINCT_USERS), Shop(DISTINCT_USERS, searches=0.0, seed=2)
+        watch.take(both.events(options.scaled(ACQUAINTED)))
         half = watch.take(both.events(options.scaled(BURST))).per_second / 2
         loads = {
             "half load": (both, half),
@@ -64,7 +63,7 @@ def measure(options: Options) -> Iterator[Row]:
                 events = shop.events(round(options.scaled(SECONDS) * per_second))
                 seen[load].append(_percentiles(watch.freshness(events, per_second)))
         for load, (_, per_second) in loads.items():
-            note = f"{running.qdrant}; {per_second:,.0f} events a second of {USERS:,} users"
+            note = f"{running.qdrant}; {per_second:,.0f} events a second of {DISTINCT_USERS:,} users"
             yield from _rows(load, seen[load], note)
 
 

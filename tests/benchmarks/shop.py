@@ -57,6 +57,15 @@ class Event(NamedTuple):
     value: bytes
 
 
+DISTINCT_USERS: Final = 100_000
+"""Of a shop whose events are nearly each another's. Statistics learn from 20,000 buyers at most, and from every order
+of fewer: of 10,000 who take turns at thousands of events a second that is a thousand times as many as people place.
+"""
+
+ACQUAINTED: Final = 50_000
+"""So many events of theirs come before anything is measured: by then statistics have more buyers than they keep."""
+
+
 class Shop:
     """Searches and purchases of so many users, each drawn evenly: a seed draws the same ones every time.
 
@@ -70,6 +79,11 @@ class Shop:
         self._prefix = prefix
         self._chance = random.Random(seed)
         self._made = 0
+
+    @property
+    def made(self) -> int:
+        """Events so far."""
+        return self._made
 
     def events(self, count: int) -> list[Event]:
         """The next ones."""

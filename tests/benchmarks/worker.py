@@ -25,7 +25,18 @@ import click
 import psutil
 from benchmarks.real_data import products, purchases, unique_texts
 from benchmarks.rows import Bound, Options, Row, side_by_side
-from benchmarks.shop import Consumer, Machine, Shop, Taken, cpu_seconds, encode, machine, search
+from benchmarks.shop import (
+    ACQUAINTED,
+    DISTINCT_USERS,
+    Consumer,
+    Machine,
+    Shop,
+    Taken,
+    cpu_seconds,
+    encode,
+    machine,
+    search,
+)
 from benchmarks.stages import sampled, sampler
 from machine import ENVIRONMENT, until
 
@@ -36,8 +47,7 @@ from streams.kafka import connect_admin
 from streams.settings import changed, variable
 
 EVENTS: Final = 24_000
-USERS: Final = 10_000
-WARMING: Final = 5000  # events before each measurement: no cache is empty then, nor full
+WARMING: Final = 5000  # events before each measurement but the first: no cache is empty then, nor full
 ARRIVING: Final = 15_000  # events a second
 
 REAL_SHOP: Final = "online-retail"
@@ -105,7 +115,8 @@ class _Sides(NamedTuple):
 
 def _sides(running: Machine, options: Options) -> _Sides:
     sides = _Sides([], [], [], [])
-    shop, same_shop, another_shop = Shop(USERS), Shop(USERS), Shop(USERS, seed=2, prefix="of-two-")
+    shop, same_shop = Shop(DISTINCT_USERS), Shop(DISTINCT_USERS)
+    another_shop = Shop(DISTINCT_USERS, seed=2, prefix="of-two-")
     for _ in range(options.rounds):
         sides.one.append(_taken(running, options, shop, [running.worker]))
         running.rest()
@@ -126,7 +137,8 @@ def _taken(
     topics: Mapping[str, str] | None = None,
 ) -> Taken:
     settings = changed(running.settings, topics or {})
-    running.take(shop.events(options.scaled(WARMING)), consumers=consumers, settings=settings)
+    before = options.scaled(WARMING if shop.made else ACQUAINTED)
+    running.take(shop.events(before), consumers=consumers, settings=settings)
     events = shop.events(options.scaled(EVENTS))
     return running.take(events, per_second=ARRIVING, consumers=consumers, settings=settings)
 
@@ -135,8 +147,8 @@ def _rows(running: Machine, options: Options, sides: _Sides) -> Iterator[Row]:
     one, plain = sides.one, sides.plain
     rates, cpu = [taken.per_second for taken in one], [taken.cpu_us for taken in one]
     note = (
-        f"{running.qdrant}; {options.scaled(EVENTS):,} events a round, half of them searches, of {USERS:,} users, "
-        f"{ARRIVING:,} arriving a second; {_written(one)}"
+        f"{running.qdrant}; {options.scaled(EVENTS):,} events a round, half of them searches, of {DISTINCT_USERS:,} "
+        f"users, {ARRIVING:,} arriving a second; {_written(one)}"
     )
     yield Row(
         name="worker live, mostly distinct users: CPU an event",
@@ -217,7 +229,7 @@ def _stages(running: Machine, options: Options, sides: _Sides) -> Iterator[Row]:
     if program is None:
         click.echo("worker: no py-spy on the PATH: the rows of where its CPU goes are left out", err=True)
         return
-    shop, cpu = Shop(USERS, seed=3), median(taken.cpu_us for taken in sides.one)
+    shop, cpu = Shop(DISTINCT_USERS, seed=3), median(taken.cpu_us for taken in sides.one)
     running.take(shop.events(options.scaled(WARMING)))
     with sampled(program, running.worker.process) as shares:
         running.take(shop.events(options.scaled(EVENTS)), per_second=ARRIVING)
