@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from qdrant_client import grpc as qdrant
-
-from sinks.derivation import Taste
-from sinks.ledgers import ProfileState, add_log_weights, is_query
 from sinks.recommendation import Recommendation
-from sinks.wire import JSON, value_of
+from sinks.wire import JSON
 
 
 class UnknownUser(LookupError):
@@ -108,58 +103,3 @@ class SimilarUser(NamedTuple):
     similarity: float  # centred cosine of the lasting tastes
     known: float
     interests: tuple[InterestView, ...]
-
-
-def note_of(state: ProfileState, taste: Taste, moment: int) -> str | None:
-    """Why the profile is read as of another time than the one asked for; None where it isn't."""
-    if taste.at == moment:
-        return None
-    newest = datetime.fromtimestamp(taste.at / 1000, UTC).isoformat(timespec="seconds")
-    if moment < taste.at:
-        return f"the user's newest event is of {newest}; events aren't undone, so this is as of then"
-    return f"everything has faded since the user's newest event; this is as of then, {newest}"
-
-
-def key_shares(state: ProfileState, total: float, titles: dict[str, str]) -> list[KeyShare]:
-    """The history of both ledgers, each key's share of `total` (a log-weight), strongest first."""
-    merged: dict[str, tuple[float, int, int, int]] = {}
-    for ledger in state:
-        for key, row in zip(ledger.keys, ledger.history[_SHOWN].tolist(), strict=True):
-            weight, first, last, times = row
-            if key in merged:
-                other, earliest, latest, before = merged[key]
-                weight, times = add_log_weights(other, weight), before + times
-                first, last = min(earliest, first), max(latest, last)
-            merged[key] = (weight, first, last, times)
-    strongest = sorted(merged.items(), key=lambda item: (-item[1][0], item[0]))
-    return [
-        KeyShare(
-            kind="query" if is_query(key) else "product",
-            id=key[1:],
-            text=key[1:] if is_query(key) else titles.get(key[1:]) or key[1:],
-            share=float(2.0 ** (weight - total)),
-            times=times,
-            first_ts=1000 * first,
-            last_ts=1000 * last,
-        )
-        for key, (weight, first, last, times) in strongest
-    ]
-
-
-_SHOWN: Final = ["weight", "first", "last", "count"]
-
-
-def interests_of(point: qdrant.ScoredPoint) -> tuple[InterestView, ...]:
-    """Those stored with a point."""
-    listed = value_of(point.payload["interests"]) if "interests" in point.payload else None
-    found = []
-    for interest in listed if isinstance(listed, list) else ():
-        if isinstance(interest, dict):
-            share, texts = interest.get("share"), interest.get("texts")
-            found.append(
-                InterestView(
-                    float(share) if isinstance(share, int | float) else 0.0,
-                    tuple(str(text) for text in texts) if isinstance(texts, list) else (),
-                )
-            )
-    return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, TypeVar
@@ -13,18 +13,17 @@ import numpy as np
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as qdrant
 
+from sinks.catalogue import Product
 from sinks.collections import Generation, Model, profiles_collection
 from sinks.connection import DEFAULT_TIMEOUT_SECONDS, connect, timeout_of
 from sinks.derivation import DerivationRules, Taste, Vector, centred, centring, derive
 from sinks.identity import PointIds
-from sinks.ledgers import NOTHING, Ledger, ProfileState, decode_state, is_query, total_log_weight
+from sinks.ledgers import Ledger, ProfileState, decode_state, is_query
 from sinks.queries import Query, understood
 from sinks.ranking import RankingRules
-from sinks.reasons import texts_of
 from sinks.recommendation import Recommendation, near_text, recommend, search, stored_recommendation
 from sinks.retrieval.answers import (
     FoundProduct,
-    InterestView,
     MismatchedReader,
     ProfileView,
     QdrantUnreachable,
@@ -32,15 +31,13 @@ from sinks.retrieval.answers import (
     SearchResult,
     SimilarUser,
     UnknownUser,
-    interests_of,
-    key_shares,
-    note_of,
 )
 from sinks.retrieval.serving import Served, Serving
+from sinks.retrieval.views import note_of, profile_view, similar_user
 from sinks.retry import TRANSIENT, PermanentSinkError, RetryPolicy, describe, until_answered
 from sinks.snapshot import CatalogueSnapshot
 from sinks.stored import StoredProfile, read_profile
-from sinks.wire import dense_vector, number_of
+from sinks.wire import dense_vector
 
 T = TypeVar("T")
 
@@ -192,32 +189,10 @@ class AsyncRecommender:
         if stored is None:
             raise self._unknown(user_id)
         state = decode_state(stored.state)
-        (taste,) = await self._tastes(serving, [state], moment)
         products = await serving.catalogue.get(_product_ids([state]))
+        (taste,) = _tastes_of(serving, [state], products, moment)
         titles = {product_id: product.title for product_id, product in products.items()}
-        total = total_log_weight(ledger.weight_long for ledger in state)
-        evicted = total_log_weight(ledger.evicted for ledger in state)
-        searches, purchases = state
-        return ProfileView(
-            user_id=user_id,
-            point_id=stored.id,
-            generation=serving.generation.name,
-            at=taste.at,
-            note=note_of(state, taste, moment),
-            known=taste.known,
-            recent=0.0 if taste.short is None else float(np.linalg.norm(taste.short)),
-            n_searches=searches.events,
-            n_purchases=purchases.events,
-            last_search_ts=searches.newest_ts if searches.events else None,
-            last_purchase_ts=purchases.newest_ts if purchases.events else None,
-            interests=tuple(InterestView(one.share, texts_of(one, titles)) for one in taste.interests),
-            keys=tuple(key_shares(state, total, titles)),
-            evicted=0.0 if evicted == NOTHING else float(2.0 ** (evicted - total)),
-            pending=tuple(sorted(state.pending)),
-            candidates=stored.candidates,
-            made_at=stored.made_at,
-            due=stored.due,
-        )
+        return profile_view(user_id, serving.generation.name, stored, state, taste, titles, moment)
 
     async def search(self, text: str, *, limit: int = 20, kind: str | None = None) -> SearchResult:
         """The available products for a text, best first: near it, clicked by others after it, and popular.
@@ -266,10 +241,7 @@ class AsyncRecommender:
             retry=self._retry,
         )
         scores = _centred([point.score for point in response.result], asked, serving.mean)
-        return [
-            SimilarUser(point.id.uuid, similarity, _known(point), interests_of(point))
-            for point, similarity in zip(response.result, scores, strict=True)
-        ]
+        return [similar_user(point, similarity) for point, similarity in zip(response.result, scores, strict=True)]
 
     async def _stored_list(self, serving: Serving, user_id: str, limit: int) -> RecommendationList | None:
         """The list stored with the profile, where it is as good as a new one."""
@@ -360,9 +332,7 @@ class AsyncRecommender:
         ]
 
     async def _tastes(self, serving: Serving, states: Sequence[ProfileState], moment: int) -> list[Taste]:
-        products = await serving.catalogue.get(_product_ids(states))
-        vectors = {product_id: product.vector for product_id, product in products.items() if product.vector is not None}
-        return derive(states, vectors, serving.mean, moment, serving.rules, serving.support)
+        return _tastes_of(serving, states, await serving.catalogue.get(_product_ids(states)), moment)
 
     async def _query(self, text: str, serving: Serving) -> Query:
         if self._encode_query is None:
@@ -444,6 +414,14 @@ _TASTE = qdrant.WithPayloadSelector(include=qdrant.PayloadIncludeSelector(fields
 _NO_VECTORS = qdrant.WithVectorsSelector(enable=False)
 
 
+def _tastes_of(
+    serving: Serving, states: Sequence[ProfileState], products: Mapping[str, Product], moment: int
+) -> list[Taste]:
+    """`products` are those of all histories, as far as they are known."""
+    vectors = {product_id: product.vector for product_id, product in products.items() if product.vector is not None}
+    return derive(states, vectors, serving.mean, moment, serving.rules, serving.support)
+
+
 def _product_ids(states: Iterable[ProfileState]) -> set[str]:
     return {key[1:] for state in states for ledger in state for key in ledger.keys if not is_query(key)}
 
@@ -455,10 +433,6 @@ def _holds_bought(items: Iterable[Recommendation]) -> bool:
 def _centred(scores: Sequence[float], asked: Vector, mean: Vector) -> list[float]:
     ((offset, scale),) = centring(asked, mean)
     return [(score - offset) * scale for score in scores]
-
-
-def _known(point: qdrant.ScoredPoint) -> float:
-    return number_of(point.payload["known"]) if "known" in point.payload else 0.0
 
 
 def _now_ms() -> int:
