@@ -173,6 +173,13 @@ async def test_new_products_are_found_beyond_what_was_bought(shop: Shop) -> None
     assert [item.product_id for item in found.items] == ["socks"]
 
 
+async def test_what_is_near_a_query_is_looked_for_beyond_what_was_bought(shop: Shop) -> None:
+    await shop.store("collector", ProfileState(Ledger(), shop.bought("boots", "shoes", "guide")))
+    async with shop.reader(exclude_bought=True) as reader:
+        found = await reader.recommend("collector", limit=1, at=NOW, query="leather walking boots")
+    assert [item.product_id for item in found.items] == ["socks"]
+
+
 async def test_users_without_a_profile_are_unknown(shop: Shop) -> None:
     async with shop.reader() as reader:
         with pytest.raises(UnknownUser, match="there is no profile of user 'nobody'"):
