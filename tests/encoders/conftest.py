@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, XLMRobertaConfig, XLMRobertaModel
 
 TEXTS = [
@@ -39,12 +39,29 @@ def _sentence_transformer(folder: Path, *, pooling: str, max_tokens: int) -> Non
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": max_tokens}))
 
 
+def _pieces(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
+    """The words and the characters of the texts, as the tokenizer sees them.
+
+    Not what a trainer of `tokenizers` finds: that is in another order in every process, and with it a model's weights.
+    """
+    words = {
+        word
+        for text in TEXTS
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    }
+    return sorted(words), sorted(set("".join(words)))
+
+
 def _wordpiece() -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    words, characters = _pieces(tokenizer)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words, *characters, *(f"##{one}" for one in characters)]
+    tokenizer.model = models.WordPiece(
+        {token: id_ for id_, token in enumerate(dict.fromkeys(tokens))}, unk_token="[UNK]"
+    )
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -57,8 +74,10 @@ def _sentencepiece() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     special = ["<s>", "<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>")
-    tokenizer.train_from_iterator(TEXTS, trainer)
+    words, characters = _pieces(tokenizer)
+    scores = dict.fromkeys(special, 0.0) | dict.fromkeys(characters, -10.0) | dict.fromkeys(words, -9.0)
+    tokenizer.model = models.Unigram([*scores.items()], unk_id=3)
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
