@@ -185,8 +185,9 @@ def _add_to_weights(ledger: Ledger, events: Sequence[FoldEvent], rules: FoldRule
             row = row_of.get(key)
             magnitude = math.log2(weight) - hurried
             if row is not None and rules.allowance is not None and is_query(key):
-                repeated = _repeated(rows[row], order, seconds, rules)
-                magnitude -= repeated
+                again = _repeated(rows[row], order, seconds, rules)
+                magnitude -= again
+                repeated = max(repeated, again)
             long = magnitude + event.ts / rules.half_life_long_ms
             short = magnitude + event.ts / rules.half_life_short_ms
             ledger.weight_long = add_log_weights(ledger.weight_long, long)
