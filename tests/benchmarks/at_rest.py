@@ -1,7 +1,7 @@
 """What profiles take on Qdrant's disk: written by its own engine, as a server keeps them.
 
 The embedded Qdrant packs payloads for itself (`deploy.qdrant.packing`), a server doesn't: here the engine is given them
-plain, and keeps them as JSON, compressed (LZ4), in blocks of 128 bytes; vectors as float16. The write-ahead log and
+plain, and keeps them as JSON, compressed (LZ4), in blocks; vectors as float16. The write-ahead log and
 indexes are left out: the former is of bounded size, the latter are a few bytes a profile.
 """
 
